@@ -1,0 +1,91 @@
+"""Autoencoders read in four ways: `fit`, `transform`, `sample`, `score_samples`.
+
+This file only re-exports, and does so when a name is first asked for: importing the package loads neither
+jax nor scikit-learn and changes no setting of either.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diabolo import plot, report
+    from diabolo.checks import InputError, InputTypeError
+    from diabolo.columns import (
+        Binary,
+        Categorical,
+        Constant,
+        Count,
+        Identifier,
+        Ordinal,
+        Pixels,
+        Positive,
+        Real,
+    )
+    from diabolo.density import Reading
+    from diabolo.families.autoencoder import Autoencoder
+    from diabolo.families.denoising import DenoisingAutoencoder
+    from diabolo.families.vae import VAE
+    from diabolo.saving import load
+    from diabolo.table import Schema
+
+__version__ = "0.1.0"
+
+# name -> the room that owns it
+_OWNERS = {
+    "VAE": "families.vae",
+    "Autoencoder": "families.autoencoder",
+    "DenoisingAutoencoder": "families.denoising",
+    "Binary": "columns",
+    "Categorical": "columns",
+    "Constant": "columns",
+    "Count": "columns",
+    "Identifier": "columns",
+    "InputError": "checks",
+    "InputTypeError": "checks",
+    "Ordinal": "columns",
+    "Pixels": "columns",
+    "Positive": "columns",
+    "Reading": "density",
+    "Real": "columns",
+    "Schema": "table",
+    "load": "saving",
+}
+_ROOMS = ("plot", "report")
+
+__all__ = [
+    "VAE",
+    "Autoencoder",
+    "Binary",
+    "Categorical",
+    "Constant",
+    "Count",
+    "DenoisingAutoencoder",
+    "Identifier",
+    "InputError",
+    "InputTypeError",
+    "Ordinal",
+    "Pixels",
+    "Positive",
+    "Reading",
+    "Real",
+    "Schema",
+    "__version__",
+    "load",
+    "plot",
+    "report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the room that owns `name`, once; afterwards the name is an ordinary attribute."""
+    if name in _ROOMS:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in _OWNERS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_OWNERS[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
