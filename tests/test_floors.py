@@ -30,6 +30,7 @@ FLOORS = {
     "engine": 5,
     "density": 5,
     "impute": 5,
+    "progress": 6,
     "estimator": 6,
     "saving": 6,
     "families": 7,
@@ -52,6 +53,7 @@ DOORS = {
     ("batches", "table"),
     ("files", "table"),
     ("estimator", "saving"),  # save() is one of the estimator's verbs
+    ("estimator", "progress"),  # fit() may show how far it is
     ("report", "plot"),  # a page is made of panels
     ("cli", "demo"),  # one of the verbs
 }
