@@ -1,0 +1,358 @@
+"""Kinds of numbers: `Real`, `Positive`, `Count`, `Pixels`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from diabolo.checks import refuse
+from diabolo.columns.kind import (
+    CLOCK_STEPS,
+    DECIMAL_STEPS,
+    Cells,
+    Kind,
+    merge_summaries,
+    round_to,
+    summarise_values,
+)
+
+if TYPE_CHECKING:
+    from diabolo.likelihoods import Likelihood
+
+__all__ = ["Count", "Pixels", "Positive", "Real"]
+
+ATOM_SHARE, ATOM_ROWS = 0.2, 10  # an atom is held by more than this share, and by at least so many rows
+COARSE = 1e-4  # a resolution below this part of the scale is left to the density
+MAX_DEVIATION = 1e6  # encoded values beyond are cut: float32 squares and exponentials stay finite
+
+
+@dataclasses.dataclass(frozen=True)
+class Real(Kind):
+    """Numbers on the line, scaled to mean 0 and spread 1.
+
+    Parameters
+    ----------
+    resolution : float or None
+        Step of the values in the user's unit; 0 is a density without one. None learns it: the coarsest
+        of 1, 0.1, ..., 1e-8, 1/255 (for dates: day, hour, minute, second, millisecond) that all training
+        values are multiples of, else 0.
+    atoms : tuple of float or None
+        Values with a probability of their own. None learns them: held by over 20 % of rows, 10 at least.
+    clock : bool
+        The values are days, so that a step may be an hour or a second.
+
+    Learned: `atom_shares`, each atom's share of rows; `mean` and `scale` of the other values.
+    """
+
+    name: ClassVar[str] = "real"
+    resolution: float | None = None
+    atoms: tuple[float, ...] | None = None
+    clock: bool = False
+    mean: float | None = None
+    scale: float | None = None
+    atom_shares: tuple[float, ...] | None = None
+
+    def finish(self, summary: dict[str, Any], where: str = "column") -> Real:
+        _must_be_numbers(summary, where, self.name)
+        n, counts = summary["n"], dict(zip(summary["levels"], summary["counts"], strict=True))
+        atoms = self.atoms
+        if atoms is None:
+            atoms = tuple(v for v, c in counts.items() if c > ATOM_SHARE * n and c >= ATOM_ROWS)
+        mean, scale = _without(summary, {atom: counts.get(atom, 0) for atom in atoms})
+        return dataclasses.replace(
+            self,
+            resolution=_learned_resolution(self.resolution, summary, self.clock),
+            atoms=atoms,
+            mean=mean,
+            scale=scale,
+            atom_shares=tuple(counts.get(atom, 0) / max(n, 1) for atom in atoms),
+        )
+
+    @property
+    def width(self) -> int:
+        return 1 + len(self.atoms)
+
+    @property
+    def coarse(self) -> bool:
+        """Is the law a mass per step, not a density?"""
+        return self.resolution / self.scale > COARSE
+
+    def encode(self, values: np.ndarray) -> Cells:
+        observed = ~np.isnan(values)
+        cells = np.zeros((len(values), self.width))
+        z = (values - self.mean) / self.scale
+        offset = np.where(observed, -np.log(self.scale), 0.0)
+        ordinary = observed
+        # half a step reaches the atom's own grid cell; without a grid only rounding is forgiven
+        for j, atom in enumerate(self.atoms, start=1):
+            reach = 0.5 * self.resolution if self.coarse else 4 * np.finfo(np.float32).eps * abs(atom)
+            at_atom = np.abs(values - atom) <= reach
+            cells[at_atom, j] = 1.0
+            offset[at_atom] = 0.0  # a probability: no unit, no Jacobian
+            ordinary = ordinary & ~at_atom
+        cells[:, 0] = np.clip(np.where(ordinary, z, 0.0), -MAX_DEVIATION, MAX_DEVIATION)
+        return Cells(cells, observed, offset)
+
+    def decode(self, cells: np.ndarray) -> np.ndarray:
+        values = cells[:, 0] * self.scale + self.mean
+        if self.atoms:
+            shares = cells[:, 1:]
+            best = shares.argmax(1)
+            chosen = shares[np.arange(len(cells)), best] > np.maximum(0.5, 1.0 - shares.sum(1))
+            values = np.where(chosen, np.array(self.atoms)[best], values)
+        return values
+
+    def snap(self, values: np.ndarray) -> np.ndarray:
+        return round_to(values, self.resolution)
+
+    def likelihood(self) -> Likelihood:
+        from diabolo.likelihoods import Normal
+
+        atoms = (np.array(self.atoms, np.float64) - self.mean) / self.scale
+        half = np.float32(0.5 * self.resolution / self.scale)
+        return Normal(half=half, atoms=atoms.astype(np.float32), coarse=self.coarse)
+
+    def initial(self) -> np.ndarray:
+        shares = np.array(self.atom_shares, np.float64)
+        rest = max(1.0 - shares.sum(), 1e-3)
+        return np.concatenate([[0.0], np.log(np.maximum(shares, 1e-6) / rest), [0.0]])
+
+
+@dataclasses.dataclass(frozen=True)
+class Positive(Kind):
+    """Numbers above zero, on a log scale.
+
+    Parameters
+    ----------
+    resolution : float or None
+        As for `Real`.
+
+    Learned: `log_mean` and `log_scale`, mean and spread of log x; `low`, the smallest training value.
+    """
+
+    name: ClassVar[str] = "positive"
+    resolution: float | None = None
+    log_mean: float | None = None
+    log_scale: float | None = None
+    low: float | None = None
+
+    def summarise(self, values: np.ndarray) -> dict[str, Any]:
+        return _summarise_with_logs(values, np.log)
+
+    def merge(self, one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+        return _merge_with_logs(one, other)
+
+    def finish(self, summary: dict[str, Any], where: str = "column") -> Positive:
+        _must_be_numbers(summary, where, self.name)
+        if summary["n"] and summary["low"] <= 0:
+            got = f"{summary['low']:g} as its smallest value"
+            raise refuse(where, got=got, want="values above 0 for kind 'positive'", fix="Use kind 'real'.")
+        return dataclasses.replace(
+            self,
+            resolution=_learned_resolution(self.resolution, summary, clock=False),
+            log_mean=summary["logs"]["mean"],
+            log_scale=_spread(summary["logs"]),
+            low=summary["low"] if summary["n"] else 1.0,
+        )
+
+    @property
+    def width(self) -> int:
+        return 1
+
+    @property
+    def coarse(self) -> bool:
+        """Is the law a mass per step at the smallest training value?"""
+        return self.resolution / (self.log_scale * self.low) > COARSE
+
+    def encode(self, values: np.ndarray) -> Cells:
+        observed = values > 0
+        log_values = np.log(values, where=observed, out=np.zeros(len(values)))
+        z = (log_values - self.log_mean) / self.log_scale
+        cells = np.clip(np.where(observed, z, 0.0), -MAX_DEVIATION, MAX_DEVIATION)[:, None]
+        offset = np.where(observed, -np.log(self.log_scale) - log_values, 0.0)
+        return Cells(cells, observed, np.where(values <= 0, -np.inf, offset))
+
+    def decode(self, cells: np.ndarray) -> np.ndarray:
+        return np.exp(np.minimum(cells[:, 0] * self.log_scale + self.log_mean, 700.0))
+
+    def snap(self, values: np.ndarray) -> np.ndarray:
+        # a draw below half a step belongs to the first step: zero is outside the support
+        return np.maximum(round_to(values, self.resolution), self.resolution)
+
+    def likelihood(self) -> Likelihood:
+        from diabolo.likelihoods import LogNormal
+
+        half, m, s = (np.float32(v) for v in (0.5 * self.resolution, self.log_mean, self.log_scale))
+        return LogNormal(half=half, m=m, s=s, coarse=self.coarse)
+
+    def initial(self) -> np.ndarray:
+        return np.zeros(2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Count(Kind):
+    """Whole numbers from zero up, encoded on the scale of log(1 + x).
+
+    Learned: `log_mean` and `log_scale`, mean and spread of log(1 + x); `mean` and `variance` of x.
+    """
+
+    name: ClassVar[str] = "count"
+    log_mean: float | None = None
+    log_scale: float | None = None
+    mean: float | None = None
+    variance: float | None = None
+
+    def summarise(self, values: np.ndarray) -> dict[str, Any]:
+        return _summarise_with_logs(values, np.log1p)
+
+    def merge(self, one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+        return _merge_with_logs(one, other)
+
+    def finish(self, summary: dict[str, Any], where: str = "column") -> Count:
+        _must_be_numbers(summary, where, self.name)
+        if summary["n"] and (summary["low"] < 0 or 1.0 not in summary["steps"]):
+            got = f"{summary['low']:g} as its smallest value" if summary["low"] < 0 else "fractions"
+            raise refuse(where, got=got, want="0, 1, 2, ... for kind 'count'", fix="Use kind 'real'.")
+        return dataclasses.replace(
+            self,
+            log_mean=summary["logs"]["mean"],
+            log_scale=_spread(summary["logs"]),
+            mean=summary["mean"],
+            variance=summary["m2"] / max(summary["n"], 1),
+        )
+
+    @property
+    def width(self) -> int:
+        return 1
+
+    def encode(self, values: np.ndarray) -> Cells:
+        observed = (values >= 0) & (values == np.rint(values))
+        z = (np.log1p(values, where=observed, out=np.zeros(len(values))) - self.log_mean) / self.log_scale
+        cells = np.clip(np.where(observed, z, 0.0), -MAX_DEVIATION, MAX_DEVIATION)[:, None]
+        return Cells(cells, observed, np.where(observed | np.isnan(values), 0.0, -np.inf))
+
+    def decode(self, cells: np.ndarray) -> np.ndarray:
+        log_values = np.minimum(cells[:, 0] * self.log_scale + self.log_mean, 700.0)
+        return np.maximum(np.rint(np.expm1(log_values)), 0.0)
+
+    def likelihood(self) -> Likelihood:
+        from diabolo.likelihoods import NegativeBinomial
+
+        m, s, mean = (np.float32(v) for v in (self.log_mean, self.log_scale, self.mean))
+        return NegativeBinomial(m=m, s=s, mean=mean)
+
+    def initial(self) -> np.ndarray:
+        # method of moments: variance = mean + mean^2 / r; hardly overdispersed columns get a large r
+        excess = max(self.variance - self.mean, 1e-3 * self.mean, 1e-6)
+        return np.array([0.0, np.log(max(self.mean, 1e-3) ** 2 / excess)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Pixels(Kind):
+    """Grey levels 0 .. n_levels - 1, encoded to [-1, 1].
+
+    Learned: `mean` and `scale` of the grey levels.
+    """
+
+    name: ClassVar[str] = "pixels"
+    n_levels: int = 256
+    mean: float | None = None
+    scale: float | None = None
+
+    def finish(self, summary: dict[str, Any], where: str = "column") -> Pixels:
+        _must_be_numbers(summary, where, self.name)
+        n, top = summary["n"], self.n_levels - 1
+        if n and not (summary["low"] >= 0 and summary["high"] <= top and 1.0 in summary["steps"]):
+            got = f"values from {summary['low']:g} to {summary['high']:g}"
+            want = f"whole numbers from 0 to {top} for kind 'pixels'"
+            raise refuse(where, got=got, want=want, fix="Use kind 'real', or Pixels(n_levels=...).")
+        return dataclasses.replace(self, mean=summary["mean"], scale=_spread(summary))
+
+    @property
+    def width(self) -> int:
+        return 1
+
+    def encode(self, values: np.ndarray) -> Cells:
+        top = self.n_levels - 1
+        observed = (values >= 0) & (values <= top) & (values == np.rint(values))
+        cells = np.where(observed, 2.0 * values / top - 1.0, 0.0)[:, None]
+        return Cells(cells, observed, np.where(observed | np.isnan(values), 0.0, -np.inf))
+
+    def decode(self, cells: np.ndarray) -> np.ndarray:
+        top = self.n_levels - 1
+        return np.clip(np.rint((cells[:, 0] + 1.0) * 0.5 * top), 0, top)
+
+    def likelihood(self) -> Likelihood:
+        from diabolo.likelihoods import DiscretizedLogistic
+
+        return DiscretizedLogistic(n_levels=self.n_levels)
+
+    def initial(self) -> np.ndarray:
+        return np.array([2.0 * self.mean / (self.n_levels - 1) - 1.0, 0.0])
+
+
+def _must_be_numbers(summary: dict[str, Any], where: str, name: str) -> None:
+    """Refuse text where the kind scales numbers."""
+    if "mean" not in summary and summary["n"]:
+        got = f"text such as {summary['levels'][0]!r}"
+        raise refuse(where, got=got, want=f"numbers for kind '{name}'", fix="Use kind 'categorical'.")
+
+
+def _learned_resolution(declared: float | None, summary: dict[str, Any], clock: bool) -> float:
+    """The declared step, else the coarsest one on which every training value lies, else 0."""
+    if declared is not None:
+        return float(declared)
+    steps = CLOCK_STEPS if clock else DECIMAL_STEPS
+    return next((step for step in steps if step in summary.get("steps", ())), 0.0) if summary["n"] else 0.0
+
+
+def _spread(moments: dict[str, Any]) -> float:
+    """Standard deviation; 1 where the values hardly differ."""
+    if not moments["n"]:
+        return 1.0
+    scale = float(np.sqrt(moments["m2"] / moments["n"]))
+    return scale if scale > 1e-12 * abs(moments["mean"]) and np.isfinite(scale) else 1.0
+
+
+def _without(summary: dict[str, Any], atoms: dict[float, int]) -> tuple[float, float]:
+    """Mean and spread of the values that are no atoms; of all values where too little else is left."""
+    if not summary["n"]:
+        return 0.0, 1.0
+    n, mean, m2 = summary["n"], summary["mean"], summary["m2"]
+    for atom, count in atoms.items():
+        if n == count:
+            return summary["mean"], _spread(summary)
+        # the pairwise formula of `merge_summaries`, solved for the part that stays
+        apart = (mean - atom) * n / (n - count)
+        mean, m2 = atom + apart, m2 - apart**2 * count * (n - count) / n
+        n -= count
+    # what rounding leaves of the atoms' own share of m2 is no spread
+    if m2 <= 1e-10 * summary["m2"]:
+        return mean, _spread(summary)
+    return mean, _spread({"n": n, "mean": mean, "m2": m2})
+
+
+def _summarise_with_logs(values: np.ndarray, log: np.ufunc) -> dict[str, Any]:
+    """`summarise_values`, and the moments of the logs; values without a log are refused by `finish`."""
+    summary = summarise_values(values)
+    if values.dtype == object:
+        return summary
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = log(values)
+    logs = logs[np.isfinite(logs)]
+    mean = float(logs.mean()) if len(logs) else 0.0
+    return summary | {"logs": {"n": len(logs), "mean": mean, "m2": float(np.square(logs - mean).sum())}}
+
+
+def _merge_with_logs(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """`merge_summaries`, and the same for the moments of the logs."""
+    a, b = one["logs"], other["logs"]
+    n, apart = a["n"] + b["n"], b["mean"] - a["mean"]
+    logs = {
+        "n": n,
+        "mean": a["mean"] + apart * b["n"] / max(n, 1),
+        "m2": a["m2"] + b["m2"] + apart**2 * a["n"] * b["n"] / max(n, 1),
+    }
+    return merge_summaries(one, other) | {"logs": logs}

@@ -1,0 +1,328 @@
+"""Containers in: arrays, data frames and images as columns of float64 or text, gaps unified."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import numbers
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import narwhals as nw
+import numpy as np
+
+from diabolo.checks import InputTypeError, refuse
+
+__all__ = ["Series", "Source", "read_block", "read_cells", "read_table"]
+
+FRAMES = ("pandas", "polars", "pyarrow")
+DAY = 86400e6  # microseconds
+
+
+class Series(NamedTuple):
+    """One column as read.
+
+    values : (n,) float64 with nan for a gap, or object (text) with None for a gap
+    role : "number", "text" or "day" (days since 1970, or days long)
+    levels : the container's own levels, where it declares a category
+    ordered : do these levels have an order?
+    """
+
+    values: np.ndarray
+    role: str
+    levels: tuple | None = None
+    ordered: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A table at the door.
+
+    Attributes
+    ----------
+    container : {"numpy", "images", "pandas", "polars", "pyarrow"}
+    names : tuple of str or int
+    n_rows : int
+    dtypes : the container's own name of each column's type
+    block : (n_rows, n_columns) array of numbers or None
+    cells : the raw columns where there is no block
+    image_shape : (height, width) or (height, width, channels), or None
+    """
+
+    container: str
+    names: tuple[str | int, ...]
+    n_rows: int
+    dtypes: tuple[str, ...]
+    block: np.ndarray | None = None
+    cells: Sequence[Any] = ()
+    image_shape: tuple[int, ...] | None = None
+
+    def column(self, j: int, keep_text: bool = False) -> Series:
+        """Column j; `keep_text` takes text that reads like numbers as text."""
+        where = f"column {self.names[j]!r}"
+        if self.block is not None:
+            return Series(read_block(self.block[:, j : j + 1], self.names[j : j + 1])[:, 0], "number")
+        return read_cells(self.cells[j], where, keep_text)
+
+    def part(self, columns: Sequence[int]) -> Source:
+        """Some of the columns."""
+        names, dtypes = (tuple(facts[j] for j in columns) for facts in (self.names, self.dtypes))
+        if self.block is not None:
+            return dataclasses.replace(self, names=names, dtypes=dtypes, block=self.block[:, list(columns)])
+        return dataclasses.replace(self, names=names, dtypes=dtypes, cells=[self.cells[j] for j in columns])
+
+
+def read_table(X: Any, image_shape: tuple[int, ...] | None = None) -> Source:
+    """Look at the container of X, refuse what is none; no cell is read yet.
+
+    Parameters
+    ----------
+    X : array (n, d), data frame, or images (n, h, w) or (n, h, w, c)
+    image_shape : (h, w) or (h, w, c), for images given as rows (n, h * w * c)
+    """
+    if type(X).__module__.startswith("scipy.sparse"):
+        want = "an array or a data frame; dense data is required"
+        raise refuse("X", got="a sparse matrix: Sparse data was passed", want=want,
+                     fix="Use '.toarray()' to convert it.", error=InputTypeError)  # fmt: skip
+    if nw.dependencies.is_into_series(X) and not isinstance(X, np.ndarray):
+        raise _one_dimensional(f"a series of {len(X)} values")
+    if isinstance(X, nw.DataFrame) or nw.dependencies.is_into_dataframe(X):
+        return _read_frame(X)
+    if isinstance(X, nw.LazyFrame) or type(X).__name__ == "LazyFrame":
+        raise refuse("X", got="a lazy frame", want="rows in memory", fix="Call '.collect()' first.",
+                     error=InputTypeError)  # fmt: skip
+    return _read_array(_as_array(X), image_shape)
+
+
+def _as_array(X: Any) -> np.ndarray:
+    """X as an array of numbers, of dates or of objects."""
+    if isinstance(X, np.ma.MaskedArray):
+        X = X.astype(object).filled(None) if X.dtype.kind not in "fiub" else X.astype(float).filled(np.nan)
+    try:
+        array = np.asarray(X)
+    except (ValueError, TypeError):
+        got = f"a {type(X).__name__} that is no table"
+        raise refuse("X", got=got, want="an array or a data frame with rows of equal length") from None
+    if array.dtype.kind in "US":
+        # numpy turns a list of mixed cells into text: read each cell as it was
+        return np.array(X, dtype=object) if not isinstance(X, np.ndarray) else array.astype(object)
+    if array.dtype.kind == "c":
+        raise refuse("X", got="complex numbers: Complex data not supported", want="real numbers")
+    if array.dtype.kind == "V":
+        raise refuse("X", got="a structured array", want="a plain array or a data frame")
+    return array
+
+
+def _one_dimensional(got: str) -> Exception:
+    return refuse("X", got=f"{got}: Expected 2D array, got 1D array instead", want="rows and columns",
+                  fix="Reshape your data either using array.reshape(-1, 1) if it has a single feature "
+                      "or array.reshape(1, -1) if it is a single sample.")  # fmt: skip
+
+
+def _read_array(array: np.ndarray, image_shape: tuple[int, ...] | None) -> Source:
+    if array.ndim == 0:
+        raise refuse("X", got="a single value: Expected 2D array, got scalar array instead",
+                     want="rows and columns", fix="Reshape your data.")  # fmt: skip
+    if array.ndim == 1:
+        raise _one_dimensional(f"an array of shape {array.shape}")
+    if array.ndim > 4:
+        raise refuse("X", got=f"an array with {array.ndim} axes", want="(n, d), (n, h, w) or (n, h, w, c)")
+    shape, container = array.shape, "numpy"
+    if array.ndim > 2:
+        if image_shape is not None and tuple(image_shape) != shape[1:]:
+            raise refuse("X", got=f"images of shape {shape[1:]}", want=f"image_shape={tuple(image_shape)}")
+        image_shape, container = shape[1:], "images"
+        array = array.reshape(shape[0], int(np.prod(shape[1:])))
+    elif image_shape is not None and int(np.prod(image_shape)) != shape[1]:
+        raise refuse("X", got=f"{shape[1]} columns", want=f"{np.prod(image_shape)} for {image_shape=}")
+    _must_hold_cells(array.shape, shape)
+    n_columns = array.shape[1]
+    names = [f"x{j}" for j in range(n_columns)]
+    if image_shape is not None:
+        image_shape = tuple(int(size) for size in image_shape)
+        places = np.stack(np.unravel_index(np.arange(n_columns), image_shape), axis=1)
+        names = ["pixel_" + "_".join(map(str, place)) for place in places]
+    facts: dict[str, Any] = {"block": array}
+    if array.dtype.kind not in "fiub":
+        facts = {"cells": [array[:, j] for j in range(n_columns)]}
+    dtypes = (str(array.dtype),) * n_columns
+    return Source(container, tuple(names), len(array), dtypes, image_shape=image_shape, **facts)
+
+
+def _must_hold_cells(shape: tuple[int, ...], shown: tuple[int, ...]) -> None:
+    for axis, noun, name in ((0, "sample", "row"), (1, "feature", "column")):
+        if not shape[axis]:
+            got = f"0 {noun}(s) (shape={shown}) while a minimum of 1 is required."
+            # scikit-learn's sentence, whole
+            raise refuse("X", got=got, want=f"at least one {name}")
+
+
+def _read_frame(X: Any) -> Source:
+    try:
+        frame = nw.from_native(X, eager_only=True)
+    except (ValueError, TypeError, nw.exceptions.NarwhalsError) as error:
+        raise refuse("X", got=f"a frame that cannot be read ({error})", want="one name per column") from None
+    container = str(frame.implementation).lower()
+    if container not in FRAMES:
+        raise refuse("X", got=f"a frame of {container}", want="pandas, polars or pyarrow",
+                     error=InputTypeError)  # fmt: skip
+    _must_hold_cells(frame.shape, frame.shape)
+    names = tuple(name if isinstance(name, int) else str(name) for name in frame.columns)
+    cells = [frame[:, j] for j in range(frame.shape[1])]
+    native = [series.to_native() for series in cells]
+    dtypes = tuple(str(s.type if container == "pyarrow" else s.dtype) for s in native)
+    return Source(container, names, len(frame), dtypes, cells=cells)
+
+
+def read_block(block: np.ndarray, names: Sequence[str | int]) -> np.ndarray:
+    """Numbers (n, n_columns) as float64; refuses infinite ones."""
+    values = np.asarray(block, dtype=np.float64)
+    # one pass: a sum is finite where nothing is infinite or a gap (or it overflows: then look closely)
+    with np.errstate(over="ignore", invalid="ignore"):
+        clear = block.dtype.kind != "f" or np.isfinite(values.sum())
+    if not clear:
+        n_infinite = np.isinf(values).sum(0)
+        for j in np.flatnonzero(n_infinite):
+            raise _infinite(f"column {names[j]!r}", int(n_infinite[j]))
+    return values
+
+
+def _infinite(where: str, n_infinite: int) -> Exception:
+    got = f"{n_infinite} infinite value{'s' if n_infinite > 1 else ''} (infinity)"
+    return refuse(where, got=got, want="finite numbers", fix="Clip them or drop those rows.")
+
+
+def _finite(values: np.ndarray, where: str) -> np.ndarray:
+    if np.isinf(values).any():
+        raise _infinite(where, int(np.isinf(values).sum()))
+    return values
+
+
+def read_cells(raw: Any, where: str, keep_text: bool = False) -> Series:
+    """A raw column, a series or an array of objects, as numbers, days or text."""
+    if not isinstance(raw, nw.Series):
+        if raw.dtype.kind == "M":
+            return Series(_days(raw.astype("datetime64[us]")), "day")
+        if raw.dtype.kind == "m":
+            return Series(_days(raw.astype("timedelta64[us]")), "day")
+        return _read_objects(raw.tolist(), where, keep_text)
+    dtype = raw.dtype
+    if dtype.is_numeric() or dtype == nw.Boolean:
+        values = (
+            raw.cast(nw.Float64).to_numpy() if raw.null_count() or dtype != nw.Float64 else raw.to_numpy()
+        )
+        return Series(_finite(np.array(values, np.float64, copy=None), where), "number")
+    if isinstance(dtype, (nw.Datetime, nw.Date, nw.Duration)) or dtype in (nw.Date, nw.Datetime, nw.Duration):
+        if dtype == nw.Duration:
+            ticks = raw.dt.total_microseconds()
+        else:
+            ticks = (raw.cast(nw.Datetime("us")) if dtype == nw.Date else raw).dt.timestamp("us")
+        missing = raw.is_null().to_numpy()
+        days = np.array(ticks.fill_null(0).to_numpy(), np.float64) / DAY
+        return Series(np.where(missing, np.nan, days), "day")
+    if dtype == nw.Categorical or dtype == nw.Enum:
+        values, role = _read_objects(raw.to_list(), where, keep_text=True)[:2]
+        native = raw.to_native()
+        levels = raw.cat.get_categories().to_list()
+        if raw.implementation.is_pandas():
+            ordered = bool(native.cat.ordered)
+        elif raw.implementation.is_pyarrow():
+            ordered = bool(native.type.ordered)
+        else:
+            ordered = dtype == nw.Enum
+        cast = str if role == "text" else float
+        return Series(values, role, tuple(map(cast, levels)), ordered)
+    if dtype in (nw.String, nw.Object, nw.Unknown):
+        return _read_objects(raw.to_list(), where, keep_text)
+    raise refuse(where, got=f"cells of type {dtype}", want="numbers, dates or text", error=InputTypeError)
+
+
+def _days(ticks: np.ndarray) -> np.ndarray:
+    """Days of datetime64[us] or timedelta64[us]; nan for NaT."""
+    return np.where(np.isnat(ticks), np.nan, ticks.astype(np.int64) / DAY)
+
+
+def _is_gap(cell: Any) -> bool:
+    """None, nan, NaT or pandas' NA."""
+    if cell is None or type(cell).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(cell, (numbers.Number, np.datetime64, np.timedelta64)) and bool(cell != cell)
+
+
+def _read_objects(cells: list[Any], where: str, keep_text: bool) -> Series:
+    """Python objects as numbers, days or text, whichever all of them are."""
+    types = {type(cell) for cell in cells}
+    if not types <= {str, type(None)}:
+        cells = [None if _is_gap(cell) else cell for cell in cells]
+        types = {type(cell) for cell in cells} - {type(None)}
+        if all(issubclass(t, (numbers.Real, np.bool_)) or t.__name__ == "Decimal" for t in types):
+            values = np.array([np.nan if cell is None else float(cell) for cell in cells], np.float64)
+            return Series(_finite(values, where), "number")
+        dates = (datetime.date, np.datetime64, datetime.timedelta, np.timedelta64)
+        if all(issubclass(t, dates) for t in types):
+            return Series(np.array([_day_of(cell) for cell in cells], np.float64), "day")
+        for i, cell in enumerate(cells):
+            if isinstance(cell, complex):
+                raise refuse(where, got="complex numbers: Complex data not supported", want="real numbers")
+            if not (cell is None or isinstance(cell, (str, bytes, numbers.Number, np.bool_, *dates))):
+                got = f"a {type(cell).__name__} in row {i}: argument must be a string or a number"
+                raise refuse(where, got=got, want="numbers, dates or text", error=InputTypeError)
+        cells = [None if cell is None else _text_of(cell) for cell in cells]
+    if keep_text:
+        return Series(_object_array(cells), "text")
+    return _read_text(cells, where)
+
+
+def _object_array(cells: list[Any]) -> np.ndarray:
+    values = np.empty(len(cells), object)
+    values[:] = cells
+    return values
+
+
+def _day_of(cell: Any) -> float:
+    """Days since 1970, or days long, of one date or duration."""
+    if cell is None:
+        return np.nan
+    if isinstance(cell, (datetime.timedelta, np.timedelta64)):
+        return float(np.timedelta64(cell, "us").astype(np.int64) / DAY)
+    if isinstance(cell, datetime.datetime) and cell.tzinfo is not None:
+        cell = cell.astimezone(datetime.UTC).replace(tzinfo=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pandas warns of nanoseconds that microseconds cannot hold
+        return float(np.datetime64(cell, "us").astype(np.int64) / DAY)
+
+
+def _text_of(cell: Any) -> str:
+    if isinstance(cell, bytes):
+        return cell.decode(errors="replace")
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    return str(cell)
+
+
+def number_of(text: str) -> float | None:
+    """The finite number that a text spells, or None."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if np.isfinite(number) and "_" not in text else None
+
+
+def _read_text(cells: list[str | None], where: str) -> Series:
+    """Text, or numbers where every cell spells one; refuses a column that almost does."""
+    counter = Counter(cells)
+    counter.pop(None, None)
+    number = {text: number_of(text) for text in counter}
+    n_numbers = sum(count for text, count in counter.items() if number[text] is not None)
+    n_seen = sum(counter.values())
+    if not n_seen or n_numbers < 0.9 * n_seen:
+        return Series(_object_array(cells), "text")
+    if n_numbers == n_seen:
+        return Series(np.array([np.nan if t is None else number[t] for t in cells], np.float64), "number")
+    row, text = next((i, t) for i, t in enumerate(cells) if t is not None and number[t] is None)
+    name = where.removeprefix("column ")
+    raise refuse(where, got=f"the text {text!r} in row {row} among {n_numbers} numbers", want="numbers only",
+                 fix=f"Make it a gap, or use kinds={{{name}: 'categorical'}}.")  # fmt: skip

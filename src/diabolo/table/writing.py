@@ -1,0 +1,182 @@
+"""Containers out: decoded columns in the container and the types that the training table had."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from diabolo.checks import refuse
+from diabolo.table.reading import DAY
+
+__all__ = ["write_frame"]
+
+
+def write_frame(
+    container: str, columns: Sequence[Any], values: Sequence[np.ndarray], like: Any = None
+) -> Any:
+    """A data frame.
+
+    Parameters
+    ----------
+    container : {"pandas", "polars", "pyarrow"}
+    columns : the schema's columns: name, dtype, role, levels, ordered
+    values : one array (n,) per column, float64 with nan or object with None
+    like : a frame whose index is kept (pandas), or None
+    """
+    try:
+        writer = {"pandas": _pandas, "polars": _polars, "pyarrow": _pyarrow}[container]
+        return writer(columns, values, like)
+    except ModuleNotFoundError as error:
+        raise refuse("output", got=f"no package {error.name!r}", want=f"it, as the model was fitted on {container}",
+                     fix=f"Install it: pip install {error.name}.") from error  # fmt: skip
+
+
+def _gaps(values: np.ndarray) -> np.ndarray:
+    """Which cells (n,) are gaps."""
+    if values.dtype == object:
+        return np.fromiter((v is None for v in values), bool, len(values))
+    return np.isnan(values)
+
+
+def _ticks(values: np.ndarray) -> np.ndarray:
+    """Microseconds int64 of days float64; 0 at a gap."""
+    # datetime64 ends in the year 294247; a draw beyond is cut there
+    return np.rint(np.clip(np.nan_to_num(values) * DAY, -9.2e18, 9.2e18)).astype(np.int64)
+
+
+def _whole(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Numbers rounded and cut to what the integer type can hold, nan kept."""
+    bits = re.search(r"\d+", dtype)
+    n_bits = int(bits.group()) if bits else 64
+    low, high = (
+        (0, 2**n_bits - 1) if dtype.lower().startswith("u") else (-(2 ** (n_bits - 1)), 2 ** (n_bits - 1) - 1)
+    )
+    # float64 cannot hold 2^63 - 1: stay a rounding below it
+    return np.clip(np.rint(values), np.nextafter(low, 0) if n_bits == 64 and low else low,
+                   np.nextafter(float(high), 0) if n_bits == 64 else high)  # fmt: skip
+
+
+def _cells(column: Any, values: np.ndarray) -> list[Any]:
+    """Cells as Python objects: text, bool, int, float, or None for a gap."""
+    gaps, dtype = _gaps(values), (column.dtype or "").lower()
+    if values.dtype == object:
+        return values.tolist()
+    if "bool" in dtype:
+        cells: list[Any] = [bool(v > 0.5) for v in values]
+    elif re.match(r"u?int", dtype):
+        cells = [0 if gap else int(v) for v, gap in zip(_whole(values, dtype), gaps, strict=True)]
+    elif re.match(r"str|large_str|object|category|categorical|enum|dictionary", dtype) and _wants_text(
+        column
+    ):
+        cells = [f"{v:.15g}" for v in values]
+    else:
+        cells = values.tolist()
+    return [None if gap else cell for cell, gap in zip(cells, gaps, strict=True)]
+
+
+def _wants_text(column: Any) -> bool:
+    """Did the training column spell its numbers as text?"""
+    if column.levels is not None:
+        return False
+    return not (column.dtype or "").lower().startswith(("object", "category"))
+
+
+def _pandas(columns: Sequence[Any], values: Sequence[np.ndarray], like: Any) -> Any:
+    import pandas as pd
+
+    index = like.index if isinstance(like, (pd.DataFrame, pd.Series)) else None
+    n_rows = len(values[0])
+    if index is None or len(index) != n_rows:
+        index = pd.RangeIndex(n_rows)
+    series = [pd.Series(_pandas_array(pd, c, v), index=index) for c, v in zip(columns, values, strict=True)]
+    frame = pd.concat(series, axis=1) if series else pd.DataFrame(index=index)
+    frame.columns = pd.Index([column.name for column in columns])
+    return frame
+
+
+def _pandas_array(pd: Any, column: Any, values: np.ndarray) -> Any:
+    dtype, gaps = column.dtype or "", _gaps(values)
+    if dtype == "category":
+        return pd.Categorical(_cells(column, values), categories=column.levels, ordered=column.ordered)
+    if column.role == "day":
+        code = "m8[us]" if "timedelta" in dtype or "duration" in dtype else "M8[us]"
+        ticks = _ticks(values).astype(code)
+        ticks[gaps] = "NaT"
+        days = pd.Series(ticks)
+        zone = re.search(r"(?:,|tz=)\s*([^,\]]+)\]", dtype)
+        if zone and code == "M8[us]":
+            days = days.dt.tz_localize("UTC").dt.tz_convert(zone.group(1).strip())
+        return (days if dtype == "object" else _cast(days, dtype)).array
+    if re.fullmatch(r"u?int\d+", dtype):
+        return values if gaps.any() else _whole(values, dtype).astype(dtype)
+    if dtype == "bool":
+        return pd.array(_cells(column, values), dtype="boolean" if gaps.any() else "bool")
+    if dtype.startswith("float") and "[" not in dtype:
+        return values.astype(dtype)
+    return _cast(pd.Series(_cells(column, values), dtype=object), dtype).array
+
+
+def _cast(series: Any, dtype: str) -> Any:
+    """The series in the training column's type; as it is where that type cannot hold it."""
+    try:
+        return series.astype(dtype)
+    except (TypeError, ValueError, OverflowError):
+        return series
+
+
+def _polars(columns: Sequence[Any], values: Sequence[np.ndarray], like: Any) -> Any:
+    import polars as pl
+
+    return pl.DataFrame([_polars_series(pl, c, v) for c, v in zip(columns, values, strict=True)])
+
+
+def _polars_series(pl: Any, column: Any, values: np.ndarray) -> Any:
+    name, _, options = (column.dtype or "").partition("(")
+    dtype = {"Enum": lambda: pl.Enum(list(column.levels))}.get(name, lambda: getattr(pl, name, None))()
+    if name in ("Datetime", "Duration", "Decimal") and options:
+        found = re.findall(r"(\w+)=('[^']*'|None|\d+)", options)
+        dtype = dtype(**{key: ast.literal_eval(value) for key, value in found})
+    if column.role == "day" and name in ("Date", "Datetime", "Duration"):
+        cells = [None if gap else int(t) for t, gap in zip(_ticks(values), _gaps(values), strict=True)]
+        base = pl.Duration("us") if name == "Duration" else pl.Datetime("us")
+        series = pl.Series(str(column.name), cells, dtype=pl.Int64).cast(base)
+        zone = getattr(dtype, "time_zone", None) if name == "Datetime" else None
+        if zone:
+            series = series.dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
+        return series.cast(dtype)
+    series = pl.Series(str(column.name), _cells(column, values), strict=False)
+    return series if dtype is None else series.cast(dtype, strict=False)
+
+
+def _pyarrow(columns: Sequence[Any], values: Sequence[np.ndarray], like: Any) -> Any:
+    import pyarrow as pa
+
+    arrays = [_pyarrow_array(pa, c, v) for c, v in zip(columns, values, strict=True)]
+    return pa.table(arrays, names=[str(column.name) for column in columns])
+
+
+def _pyarrow_array(pa: Any, column: Any, values: np.ndarray) -> Any:
+    dtype = column.dtype or ""
+    if column.role == "day":
+        zone = re.search(r"tz=([^\]]+)\]", dtype)
+        unit = re.search(r"\[(\w+)", dtype)
+        base = (
+            pa.duration("us") if dtype.startswith("duration") else pa.timestamp("us", zone and zone.group(1))
+        )
+        array = pa.array(_ticks(values), mask=_gaps(values)).cast(base)
+        if dtype.startswith("date"):
+            return array.cast(pa.type_for_alias(dtype.partition("[")[0]))
+        if dtype.startswith("duration"):
+            return array.cast(pa.duration(unit.group(1)), safe=False)
+        return array.cast(pa.timestamp(unit.group(1), zone and zone.group(1)), safe=False)
+    array = pa.array(_cells(column, values))
+    if dtype.startswith("dictionary"):
+        return array.dictionary_encode()
+    try:
+        return array.cast(pa.type_for_alias(dtype), safe=False)
+    except (ValueError, pa.ArrowException):
+        return array
