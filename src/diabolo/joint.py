@@ -26,8 +26,12 @@ __all__ = ["JointLikelihood"]
 class JointLikelihood(eqx.Module):
     """The likelihoods of all modelled columns, side by side.
 
+    Parameters are laid out for the machine, not in column order: first what the decoder says about each row,
+    group by group, then what all rows share, group by group. So their gradients pass no gather, and a decoder
+    puts out `n_free` numbers per row and holds `n_shared` more. Values and results are in column order.
+
     ```
-    params (..., n_params) ─▶ split by group (its n, its n_params) ─▶ vmapped law ─▶ join in column order
+    params (..., n_params) = [free | shared] ─▶ per group (n, its n_params) ─▶ vmapped law ─▶ (..., n_columns)
     ```
 
     Attributes
@@ -43,9 +47,9 @@ class JointLikelihood(eqx.Module):
     >>> plain = Normal(0.0, [], coarse=False)
     >>> joint = JointLikelihood.stack([plain, Bernoulli(), plain], [[0, 0], [0], [0, 0]])
     >>> joint.column_of_param.tolist(), joint.shared.astype(int).tolist()
-    ([0, 0, 1, 2, 2], [0, 1, 0, 0, 1])
+    ([0, 2, 1, 0, 2], [0, 0, 0, 1, 1])
     >>> joint.log_prob(joint.initial, np.zeros(3)).round(3).tolist()
-    [-0.9190000295639038, -0.6930000185966492, -0.9190000295639038]
+    [-0.919, -0.693, -0.919]
     """
 
     groups: tuple[Likelihood, ...]
@@ -61,13 +65,20 @@ class JointLikelihood(eqx.Module):
             members.setdefault((structure, tuple(np.shape(leaf) for leaf in leaves)), []).append(i)
         for likelihood, start in zip(likelihoods, initial, strict=True):
             assert np.shape(start) == (likelihood.n_params,), (likelihood, np.shape(start))
-        # numpy stacks hundreds of host leaves, then each group is one transfer
+        columns = tuple(tuple(group) for group in members.values())
+        # numpy stacks hundreds of host leaves, then each stack is one transfer
         groups = tuple(
             jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *(likelihoods[i] for i in group))
-            for group in members.values()
+            for group in columns
         )
-        flat = np.concatenate([np.zeros(0), *initial]).astype(np.float32)
-        return cls(groups, jnp.asarray(flat), tuple(tuple(group) for group in members.values()))
+        parts = [np.zeros(0)]
+        for is_shared in (False, True):
+            for i in itertools.chain.from_iterable(columns):
+                n_free = likelihoods[i].n_params - likelihoods[i].n_shared
+                parts.append(
+                    np.asarray(initial[i])[n_free:] if is_shared else np.asarray(initial[i])[:n_free]
+                )
+        return cls(groups, jnp.asarray(np.concatenate(parts), jnp.float32), columns)
 
     @property
     def n_columns(self) -> int:
@@ -75,59 +86,64 @@ class JointLikelihood(eqx.Module):
 
     @property
     def n_params(self) -> int:
-        return len(self.column_of_param)
+        return sum(len(c) * group.n_params for group, c in self._stacks())
 
     @property
     def n_shared(self) -> int:
-        """Parameters that all rows share, over all columns."""
-        return int(self.shared.sum())
+        """Parameters that all rows share, over all columns: the last ones."""
+        return sum(len(c) * group.n_shared for group, c in self._stacks())
+
+    @property
+    def n_free(self) -> int:
+        """Parameters that the decoder supplies for every row, over all columns: the first ones."""
+        return self.n_params - self.n_shared
 
     @property
     def width(self) -> int:
-        return len(self.column_of_value)
+        return sum(len(c) * group.width for group, c in self._stacks())
 
     @property
     def column_of_value(self) -> np.ndarray:
         """(width,) : the modelled column that each encoded value belongs to."""
-        return np.repeat(np.arange(self.n_columns), self._sizes("width"))
+        widths = {c: group.width for group, columns in self._stacks() for c in columns}
+        return np.repeat(np.arange(self.n_columns), [widths[c] for c in range(self.n_columns)])
 
     @property
     def column_of_param(self) -> np.ndarray:
         """(n_params,) : the modelled column that each parameter belongs to."""
-        return np.repeat(np.arange(self.n_columns), self._sizes("n_params"))
+        free = [np.repeat(c, group.n_params - group.n_shared) for group, c in self._stacks()]
+        shared = [np.repeat(c, group.n_shared) for group, c in self._stacks()]
+        return np.concatenate([np.zeros(0, int), *free, *shared])
 
     @property
     def shared(self) -> np.ndarray:
-        """(n_params,) : whether a parameter is one number for all rows (each column's last ones)."""
-        return self._last("n_shared")
+        """(n_params,) : whether a parameter is one number for all rows."""
+        return np.arange(self.n_params) >= self.n_free
 
     @property
     def scale(self) -> np.ndarray:
         """(n_params,) : whether a parameter is an observation scale; these are among the shared ones."""
-        return self._last("n_scale")
+        marks = [np.zeros(self.n_free, bool)]
+        for group, columns in self._stacks():
+            last = np.arange(group.n_shared) >= group.n_shared - group.n_scale
+            marks.append(np.tile(last, len(columns)))
+        return np.concatenate(marks)
 
     def assemble(self, free: Array, shared: Array) -> Array:
-        """Interleave what the decoder puts out with what all rows share.
+        """Put what the decoder says of each row beside what all rows share.
+
+        Cheaper than one array from the network: XLA then computes scales once per column, not once per cell.
 
         Parameters
         ----------
-        free : (..., n_params - n_shared)   the parameters where `~self.shared`, in order
-        shared : (n_shared,)                those where `self.shared`; leading dimensions broadcast
+        free : (..., n_free)   the parameters where `~self.shared`
+        shared : (n_shared,)   those where `self.shared`
 
         Returns
         -------
         (..., n_params)
         """
-        n_shared = tuple(group.n_shared for group in self.groups)
-        n_free = tuple(group.n_params - group.n_shared for group in self.groups)
-
-        def one_row(free: Array, shared: Array) -> Array:
-            pairs = zip(
-                _split(free, self.columns, n_free), _split(shared, self.columns, n_shared), strict=True
-            )
-            return _join([jnp.concatenate(pair, axis=1) for pair in pairs], self.columns)
-
-        return jnp.vectorize(one_row, signature="(f),(s)->(p)")(free, shared)
+        return jnp.concatenate([free, jnp.broadcast_to(shared, (*free.shape[:-1], self.n_shared))], axis=-1)
 
     def log_prob(self, params: Array, values: Array) -> Array:
         """Nats of each cell as if it were observed: the caller drops the others with `where`.
@@ -145,7 +161,10 @@ class JointLikelihood(eqx.Module):
         def law(likelihood: Likelihood, params: Array, cell: Array) -> Array:
             return likelihood.log_prob(params, cell)[None]
 
-        return jnp.vectorize(self._by_group(law), signature="(p),(v)->(c)")(params, values)
+        def one_row(params: Array, values: Array) -> Array:
+            return self._apply(law, params, _split(values, self.columns, self._sizes("width")))
+
+        return jnp.vectorize(one_row, signature="(p),(v)->(c)")(params, values)
 
     def mean(self, params: Array) -> Array:
         """The encoded row that stands for the law, (..., n_params) -> (..., width)."""
@@ -153,7 +172,7 @@ class JointLikelihood(eqx.Module):
         def law(likelihood: Likelihood, params: Array) -> Array:
             return likelihood.mean(params)
 
-        return jnp.vectorize(self._by_group(law), signature="(p)->(v)")(params)
+        return jnp.vectorize(lambda row: self._apply(law, row), signature="(p)->(v)")(params)
 
     def draw(self, params: Array, key: Array) -> Array:
         """One encoded row from the law, (..., n_params) -> (..., width); noise by key and place."""
@@ -162,73 +181,64 @@ class JointLikelihood(eqx.Module):
             return likelihood.draw(params, cell_key)
 
         def one_row(params: Array, row_key: Array) -> Array:
-            return self._by_group(law, keys=jax.random.split(row_key, self.n_columns))(params)
+            keys = jax.random.split(row_key, self.n_columns)
+            return self._apply(law, params, [keys[np.array(group)] for group in self.columns])
 
         rows = params.reshape(-1, params.shape[-1])
         drawn = jax.vmap(one_row)(rows, jax.random.split(key, len(rows)))
         return drawn.reshape(*params.shape[:-1], self.width)
 
-    def _by_group(self, law: Callable[..., Array], keys: Array | None = None) -> Callable[..., Array]:
-        """A function of one row that applies `law` to every column and joins the results in column order."""
-        n_params = tuple(group.n_params for group in self.groups)
-        width = tuple(group.width for group in self.groups)
-        groups = jax.lax.stop_gradient(self.groups)  # facts about the training values, not weights
+    def _apply(self, law: Callable[..., Array], params: Array, *per_group: Sequence[Array]) -> Array:
+        """Apply `law` to every column of one row and join the results in column order."""
+        free, shared = jnp.split(params, [self.n_free])
+        n_shared = self._sizes("n_shared")
+        n_free = tuple(n - s for n, s in zip(self._sizes("n_params"), n_shared, strict=True))
+        results = []
+        for group, *one in zip(
+            jax.lax.stop_gradient(self.groups),  # facts about the training values, not weights
+            _cut(free, self.columns, n_free),
+            _cut(shared, self.columns, n_shared),
+            *per_group,
+            strict=True,
+        ):
+            results.append(jax.vmap(law)(group, jnp.concatenate(one[:2], axis=1), *one[2:]))
+        return _join(results, self.columns)
 
-        def one_row(params: Array, *values: Array) -> Array:
-            arguments = [_split(params, self.columns, n_params)]
-            arguments += [_split(v, self.columns, width) for v in values]
-            if keys is not None:
-                arguments.append([keys[np.array(group)] for group in self.columns])
-            results = [jax.vmap(law)(group, *one) for group, *one in zip(groups, *arguments, strict=True)]
-            return _join(results, self.columns)
+    def _stacks(self) -> list[tuple[Likelihood, tuple[int, ...]]]:
+        return list(zip(self.groups, self.columns, strict=True))
 
-        return one_row
-
-    def _sizes(self, fact: str) -> np.ndarray:
-        """(n_columns,) : one of the likelihoods' counts, in column order."""
-        sizes = np.zeros(self.n_columns, int)
-        for group, columns in zip(self.groups, self.columns, strict=True):
-            sizes[list(columns)] = getattr(group, fact)
-        return sizes
-
-    def _last(self, fact: str) -> np.ndarray:
-        """(n_params,) : whether a parameter is among its column's last `fact` ones."""
-        n_params = self._sizes("n_params")
-        place = np.arange(n_params.sum()) - np.repeat(np.cumsum(n_params) - n_params, n_params)
-        return place >= np.repeat(n_params - self._sizes(fact), n_params)
+    def _sizes(self, fact: str) -> tuple[int, ...]:
+        """Per group, one of the likelihood's counts."""
+        return tuple(getattr(group, fact) for group in self.groups)
 
 
 @lru_cache(maxsize=256)
-def _order(
-    columns: tuple[tuple[int, ...], ...], sizes: tuple[int, ...]
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Positions in column order of what lies group by group, and the inverse; None where the orders agree."""
+def _order(columns: tuple[tuple[int, ...], ...], sizes: tuple[int, ...]) -> np.ndarray | None:
+    """Places in column order of what lies group by group; None where the two orders agree."""
     per_column = {c: size for group, size in zip(columns, sizes, strict=True) for c in group}
-    starts = dict(
-        zip(
-            sorted(per_column),
-            itertools.accumulate((per_column[c] for c in sorted(per_column)), initial=0),
-            strict=False,
-        )
-    )
-    order = np.array([starts[c] + i for group in columns for c in group for i in range(per_column[c])], int)
-    return None if np.array_equal(order, np.arange(len(order))) else (order, np.argsort(order))
+    ends = list(itertools.accumulate(per_column[c] for c in range(len(per_column))))
+    places = [range(ends[c] - per_column[c], ends[c]) for group in columns for c in group]
+    order = np.fromiter(itertools.chain.from_iterable(places), int)
+    return None if np.array_equal(order, np.arange(len(order))) else order
 
 
-def _split(row: Array, columns: tuple[tuple[int, ...], ...], sizes: tuple[int, ...]) -> list[Array]:
-    """(total,) -> per group (its n columns, its size): slices, and a gather only where groups interleave."""
-    order = _order(columns, sizes)
-    if order is not None:
-        row = row[order[0]]
+def _cut(row: Array, columns: tuple[tuple[int, ...], ...], sizes: tuple[int, ...]) -> list[Array]:
+    """(total,) that lies group by group -> per group (its n columns, its size)."""
     lengths = [len(group) * size for group, size in zip(columns, sizes, strict=True)]
     parts = jnp.split(row, list(itertools.accumulate(lengths))[:-1]) if lengths else []
     return [part.reshape(len(group), size) for part, group, size in zip(parts, columns, sizes, strict=True)]
 
 
-def _join(parts: list[Array], columns: tuple[tuple[int, ...], ...]) -> Array:
+def _split(row: Array, columns: tuple[tuple[int, ...], ...], sizes: tuple[int, ...]) -> list[Array]:
+    """(total,) in column order -> per group (its n columns, its size)."""
+    order = _order(columns, sizes)
+    return _cut(row if order is None else row[order], columns, sizes)
+
+
+def _join(parts: Sequence[Array], columns: tuple[tuple[int, ...], ...]) -> Array:
     """Per group (its n columns, size) -> (total,) in column order: the inverse of `_split`."""
     if not parts:
         return jnp.zeros(0)
     order = _order(columns, tuple(part.shape[1] for part in parts))
     row = jnp.concatenate([part.reshape(-1) for part in parts])
-    return row if order is None else row[order[1]]
+    return row if order is None else row[np.argsort(order)]

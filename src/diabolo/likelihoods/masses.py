@@ -4,39 +4,65 @@ from __future__ import annotations
 
 import math
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["log_negative_binomial", "log_normal_cdf", "log_normal_density"]
+__all__ = ["log_negative_binomial", "log_normal_cdf", "log_normal_density", "log_normal_interval"]
 
 _HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 
 
-def log_normal_density(standard: Array, half: Array | None = None) -> Array:
-    """Log of the standard normal density, or of its mean over `standard` -/+ `half`; same shape, nats.
+def log_normal_density(standard: Array) -> Array:
+    """Log of the standard normal density, nats."""
+    return -0.5 * standard**2 - _HALF_LOG_TAU
+
+
+@jax.custom_jvp
+def log_normal_interval(standard: Array, half: Array) -> Array:
+    """Log of the standard normal density's mean over `standard` -/+ `half`, nats.
 
     Three regions, none with cancellation: a Taylor series in `half` where the interval is small, a difference
     of two scaled tails where it lies to one side of zero, one minus two tails where it holds zero.
     """
-    peak = -0.5 * standard**2 - _HALF_LOG_TAU
-    if half is None:
-        return peak
+    return _interval(standard, half)[0]
+
+
+@log_normal_interval.defjvp
+def _interval_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Slopes reuse the value's parts: three times fewer operations than differentiating every branch."""
+    value, slope, slope_half = _interval(*primals)
+    return value, slope * tangents[0] + slope_half * tangents[1]
+
+
+def _interval(standard: Array, half: Array) -> tuple[Array, Array, Array]:
+    """Value, derivative in `standard`, derivative in `half`."""
     distance = jnp.abs(standard)
-    tilt = distance * half
-    small = jnp.maximum(half, tilt) < 0.2
-    # log of the mean of exp(-t tilt - t^2 half^2 / 2) over t in (-1, 1), to sixth order (own derivation)
-    h2, t2 = jnp.where(small, half, 0.0) ** 2, jnp.where(small, tilt, 0.0) ** 2
-    series = (t2 - h2) / 6 - t2**2 / 180 - h2 * t2 / 45 + h2**2 / 90
-    half, distance, tilt = (jnp.where(small, 1.0, x) for x in (half, distance, tilt))
-    near = distance - half
+    small = jnp.maximum(half, distance * half) < 0.2
+    # log of the mean of exp(-x tilt - x^2 half^2 / 2) over x in (-1, 1), to fourth order (own derivation)
+    w, u = jnp.where(small, half, 0.0), jnp.where(small, distance, 0.0)
+    w2, t2 = w**2, (u * w) ** 2
+    series = (t2 - w2) / 6 - t2**2 / 180 - w2 * t2 / 45 + w2**2 / 90
+    bend = 1 / 3 - (t2 + 2 * w2) / 45
+    series_slopes = u * w2 * bend, u * u * w * bend - w * (1 / 3 + 2 * t2 / 45 - 2 * w2 / 45)
+
+    w, u = jnp.where(small, 1.0, half), jnp.where(small, 1.0, distance)
+    near = u - w
     outside = near > 0
-    decay = jnp.exp(-2 * tilt)  # density at the far edge over that at the near edge
-    tail_near = _scaled_tail(jnp.where(outside, near, -near))  # abs would have no slope at 0
-    tail_far = decay * _scaled_tail(distance + half)
-    inside_mass = 1 - jnp.exp(-0.5 * near**2) * (tail_near + tail_far)
-    mass = jnp.where(outside, tail_near - tail_far, inside_mass)
-    exact = jnp.log(mass / (2 * half)) - jnp.where(outside, 0.5 * near**2, 0.0)
-    return jnp.where(small, peak + series, exact)
+    decay = jnp.exp(-2 * u * w)  # density at the far edge over that at the near edge
+    edge = jnp.exp(-0.5 * near**2)
+    tail_near, tail_far = _scaled_tail(jnp.where(outside, near, -near)), decay * _scaled_tail(u + w)
+    mass = jnp.where(outside, tail_near - tail_far, 1 - edge * (tail_near + tail_far))
+    exact = jnp.log(mass / (2 * w)) - jnp.where(outside, 0.5 * near**2, 0.0)
+    ratio = jnp.where(outside, 1.0, edge) / (mass * math.sqrt(2 * math.pi))  # near edge's density to the mass
+    exact_slopes = ratio * (decay - 1), ratio * (1 + decay) - 1 / w
+
+    slope = jnp.where(small, series_slopes[0] - distance, exact_slopes[0])
+    return (
+        jnp.where(small, log_normal_density(standard) + series, exact),
+        jnp.where(standard < 0, -slope, slope),
+        jnp.where(small, series_slopes[1], exact_slopes[1]),
+    )
 
 
 def log_normal_cdf(standard: Array) -> Array:

@@ -10,10 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.nn import log_sigmoid, log_softmax, softplus
+from jax.nn import log_softmax, softplus
 
 from diabolo.likelihoods.law import Likelihood, float32, scale
-from diabolo.likelihoods.masses import log_negative_binomial, log_normal_cdf, log_normal_density
+from diabolo.likelihoods.masses import (
+    log_negative_binomial,
+    log_normal_cdf,
+    log_normal_density,
+    log_normal_interval,
+)
 
 __all__ = ["DiscretizedLogistic", "LogNormal", "NegativeBinomial", "Normal"]
 
@@ -55,10 +60,10 @@ class Normal(Likelihood):
         value = cell[0] + jnp.sum(cell[1:] * self.atoms) if has_atoms else cell[0]
         sigma = scale(params[-1])
         standard = (value - params[0]) / sigma
-        density = (
-            log_normal_density(standard, self.half / sigma) if self.coarse else log_normal_density(standard)
-        )
-        density = density - jnp.log(sigma)
+        if self.coarse:
+            density = log_normal_interval(standard, self.half / sigma) - jnp.log(sigma)
+        else:
+            density = log_normal_density(standard) - jnp.log(sigma)
         if not has_atoms:
             return density
         log_parts = _log_parts(params)
@@ -132,7 +137,7 @@ class LogNormal(Likelihood):
         centre = (value + 0.5 * jnp.log1p(-(ratio**2)) / self.s - loc) / sigma
         width = jnp.arctanh(ratio)
         ordinary = (
-            log_normal_density(centre, width / (self.s * sigma)) - jnp.log(sigma) + jnp.log(width / ratio)
+            log_normal_interval(centre, width / (self.s * sigma)) - jnp.log(sigma) + jnp.log(width / ratio)
         )
         upper = (value + softplus(log_ratio) / self.s - loc) / sigma
         below = log_normal_cdf(upper) + jnp.log(self.s) - math.log(2.0) - log_ratio
@@ -231,11 +236,15 @@ class DiscretizedLogistic(Likelihood):
         sigma = scale(params[1])
         centre, width = (cell[0] - params[0]) / sigma, half / sigma
         lowest, highest = cell[0] < half - 1, cell[0] > 1 - half
-        # as in Ordinal; an edge level lacks the bound on its outer side
-        below = jnp.where(highest, 0.0, log_sigmoid(centre + width))
-        above = jnp.where(lowest, 0.0, log_sigmoid(width - centre))
-        between = jnp.where(lowest | highest, 0.0, jnp.log(-jnp.expm1(-2 * width)))
-        return below + above + between
+        # sigmoid(u + w) - sigmoid(u - w) = sigmoid(u + w) sigmoid(w - u) (1 - exp(-2 w)) never cancels;
+        # an edge level lacks the bound on its outer side; all corrections go through one logarithm
+        below, above = centre + width, width - centre
+        bound_below = jnp.where(highest, 0.0, jnp.minimum(below, 0.0))
+        bound_above = jnp.where(lowest, 0.0, jnp.minimum(above, 0.0))
+        spill_below = jnp.where(highest, 0.0, jnp.exp(-jnp.abs(below)))
+        spill_above = jnp.where(lowest, 0.0, jnp.exp(-jnp.abs(above)))
+        share = jnp.where(lowest | highest, 1.0, -jnp.expm1(-2 * width))
+        return bound_below + bound_above + jnp.log(share / ((1 + spill_below) * (1 + spill_above)))
 
     def mean(self, params: Array) -> Array:
         """The median, inside the range."""
