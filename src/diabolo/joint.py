@@ -8,6 +8,7 @@ column sits where is static, what was learned about it is an array leaf.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -184,7 +185,7 @@ class JointLikelihood(eqx.Module):
             keys = jax.random.split(row_key, self.n_columns)
             return self._apply(law, params, [keys[np.array(group)] for group in self.columns])
 
-        rows = params.reshape(-1, params.shape[-1])
+        rows = params.reshape(math.prod(params.shape[:-1]), params.shape[-1])
         drawn = jax.vmap(one_row)(rows, jax.random.split(key, len(rows)))
         return drawn.reshape(*params.shape[:-1], self.width)
 
