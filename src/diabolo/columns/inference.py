@@ -52,7 +52,7 @@ def infer_kind(
     # a category that declares more levels than it shows must leave them room
     if n_distinct == 2 and role != "day" and len(levels or ()) <= 2:
         return Binary()
-    if ordered:
+    if ordered and levels is not None:
         return Ordinal(levels=levels)
     if role == "text" or category:
         return Categorical()

@@ -14,11 +14,16 @@ from diabolo.checks import nearest, refuse
 if TYPE_CHECKING:
     from diabolo.likelihoods import Likelihood
 
-__all__ = ["Cells", "Kind", "grid_steps", "merge_summaries", "round_to", "summarise_values"]
+__all__ = ["Cells", "Kind", "grid_steps", "merge_summaries", "round_to", "summarise_values", "unset"]
 
 MAX_KEPT = 4096  # distinct values a summary keeps; rarer ones are only counted
 DECIMAL_STEPS = tuple(10.0**-k for k in range(9)) + (1 / 255,)  # the last: grey levels scaled to [0, 1]
 CLOCK_STEPS = (1.0, 1 / 24, 1 / 1440, 1 / 86400, 1 / 86400e3)  # day, hour, minute, second, millisecond
+
+
+def unset() -> Any:
+    """A field that is None until it is declared or learned, typed as what it holds then."""
+    return dataclasses.field(default=None)
 
 
 class Cells(NamedTuple):
@@ -44,6 +49,13 @@ class Kind(abc.ABC):
 
     name: ClassVar[str]
     counted: ClassVar[bool] = True  # does the column have a law, and count in d?
+
+    def __post_init__(self) -> None:
+        """Lists become tuples, so that equal kinds have equal hashes."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, (list, np.ndarray)):
+                object.__setattr__(self, field.name, tuple(np.asarray(value, object).tolist()))
 
     def summarise(self, values: np.ndarray) -> dict[str, Any]:
         """Summary of one chunk of values (n,); merges with others of its kind."""
@@ -94,8 +106,7 @@ class Kind(abc.ABC):
         name = record["kind"]
         if name not in known:
             raise refuse("kind", got=repr(name), want="a known kind", fix=nearest(name, known))
-        facts = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items() if k != "kind"}
-        return known[name](**facts)
+        return known[name](**{fact: value for fact, value in record.items() if fact != "kind"})
 
     def line(self) -> str:
         """The kind and its facts on one line, for people."""
@@ -129,16 +140,16 @@ def summarise_values(values: np.ndarray) -> dict[str, Any]:
         counter = Counter(values.tolist())
         n_missing = counter.pop(None, 0)
         n_distinct = len(counter)
-        kept = dict(sorted(counter.most_common(MAX_KEPT)))
+        commonest = dict(sorted(counter.most_common(MAX_KEPT)))
         return {
             "n": len(values) - n_missing,
             "n_missing": n_missing,
-            "levels": list(kept),
-            "counts": list(kept.values()),
+            "levels": list(commonest),
+            "counts": list(commonest.values()),
             "n_distinct": n_distinct,
         }
     seen = values[~np.isnan(values)]
-    levels, counts = np.unique(seen, return_counts=True)
+    levels, counts = _distinct(seen)
     n_distinct = len(levels)
     kept = _commonest(counts)
     mean = float(seen.mean()) if len(seen) else 0.0
@@ -186,6 +197,18 @@ def merge_summaries(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any
     }
 
 
+def _distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted distinct values and their counts."""
+    if len(values):
+        low, high = values.min(), values.max()
+        # the grey levels of many images: counted, not sorted
+        if high - low < 2**16 and low == np.rint(low) and (values == np.rint(values)).all():
+            counts = np.bincount((values - low).astype(np.intp))
+            places = np.flatnonzero(counts)
+            return places + low, counts[places]
+    return np.unique(values, return_counts=True)
+
+
 def _commonest(counts: np.ndarray) -> np.ndarray:
     """Positions of the `MAX_KEPT` largest counts, in their order."""
     if len(counts) <= MAX_KEPT:
@@ -200,7 +223,7 @@ def grid_steps(values: np.ndarray, steps: tuple[float, ...]) -> list[float]:
     is allowed for. A step that the rounding cannot tell from the next multiple does not count:
     otherwise every large float would lie on every grid.
     """
-    fitting = []
+    fitting: list[float] = []
     sources = [np.dtype(np.float64)]
     if len(values):
         with np.errstate(over="ignore"):

@@ -1,4 +1,4 @@
-"""Kinds of levels: `Binary`, `Categorical`, `Ordinal`; and columns without a law: `Constant`, `Identifier`."""
+"""Kinds of levels: `Binary`, `Categorical`, `Ordinal`; without a law: `Constant`, `Identifier`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from diabolo.checks import refuse
-from diabolo.columns.kind import Cells, Kind
+from diabolo.columns.kind import Cells, Kind, unset
 
 if TYPE_CHECKING:
     from diabolo.likelihoods import Likelihood
@@ -26,8 +26,8 @@ class Binary(Kind):
     """
 
     name: ClassVar[str] = "binary"
-    levels: tuple[Level, Level] | None = None
-    share: float | None = None
+    levels: tuple[Level, Level] = unset()
+    share: float = unset()
 
     def finish(self, summary: dict[str, Any], where: str = "column") -> Binary:
         levels, counts = _counted(summary, self.levels)
@@ -77,9 +77,9 @@ class Categorical(Kind):
     """
 
     name: ClassVar[str] = "categorical"
-    levels: tuple[Level, ...] | None = None
-    shares: tuple[float, ...] | None = None
-    reserved: float | None = None
+    levels: tuple[Level, ...] = unset()
+    shares: tuple[float, ...] = unset()
+    reserved: float = unset()
 
     def finish(self, summary: dict[str, Any], where: str = "column") -> Categorical:
         levels, counts = _counted(summary, self.levels)
@@ -106,7 +106,8 @@ class Categorical(Kind):
     def likelihood(self) -> Likelihood:
         from diabolo.likelihoods import Categorical as Law
 
-        return Law(log_seen=np.float32(np.log1p(-self.reserved)), levels=np.zeros(self.width, np.float32))
+        facts: Any = {"log_seen": np.log1p(-self.reserved), "levels": np.zeros(self.width)}
+        return Law(**facts)
 
     def initial(self) -> np.ndarray:
         return np.log(self.shares)
@@ -125,8 +126,8 @@ class Ordinal(Kind):
     """
 
     name: ClassVar[str] = "ordinal"
-    levels: tuple[Level, ...] | None = None
-    shares: tuple[float, ...] | None = None
+    levels: tuple[Level, ...] = unset()
+    shares: tuple[float, ...] = unset()
 
     def finish(self, summary: dict[str, Any], where: str = "column") -> Ordinal:
         if self.levels is None and any(isinstance(level, str) for level in summary["levels"]):
@@ -160,7 +161,8 @@ class Ordinal(Kind):
     def likelihood(self) -> Likelihood:
         from diabolo.likelihoods import Ordinal as Law
 
-        return Law(log_seen=np.float32(0.0), cuts=self.cuts.astype(np.float32))
+        facts: Any = {"log_seen": 0.0, "cuts": self.cuts}
+        return Law(**facts)
 
     def initial(self) -> np.ndarray:
         return np.zeros(self.width)

@@ -16,6 +16,7 @@ from diabolo.columns.kind import (
     merge_summaries,
     round_to,
     summarise_values,
+    unset,
 )
 
 if TYPE_CHECKING:
@@ -47,12 +48,12 @@ class Real(Kind):
     """
 
     name: ClassVar[str] = "real"
-    resolution: float | None = None
-    atoms: tuple[float, ...] | None = None
+    resolution: float = unset()
+    atoms: tuple[float, ...] = unset()
     clock: bool = False
-    mean: float | None = None
-    scale: float | None = None
-    atom_shares: tuple[float, ...] | None = None
+    mean: float = unset()
+    scale: float = unset()
+    atom_shares: tuple[float, ...] = unset()
 
     def finish(self, summary: dict[str, Any], where: str = "column") -> Real:
         _must_be_numbers(summary, where, self.name)
@@ -110,9 +111,9 @@ class Real(Kind):
     def likelihood(self) -> Likelihood:
         from diabolo.likelihoods import Normal
 
-        atoms = (np.array(self.atoms, np.float64) - self.mean) / self.scale
-        half = np.float32(0.5 * self.resolution / self.scale)
-        return Normal(half=half, atoms=atoms.astype(np.float32), coarse=self.coarse)
+        atoms: Any = (np.array(self.atoms, np.float64) - self.mean) / self.scale
+        half: Any = 0.5 * self.resolution / self.scale
+        return Normal(half=half, atoms=atoms, coarse=self.coarse)
 
     def initial(self) -> np.ndarray:
         shares = np.array(self.atom_shares, np.float64)
@@ -133,10 +134,10 @@ class Positive(Kind):
     """
 
     name: ClassVar[str] = "positive"
-    resolution: float | None = None
-    log_mean: float | None = None
-    log_scale: float | None = None
-    low: float | None = None
+    resolution: float = unset()
+    log_mean: float = unset()
+    log_scale: float = unset()
+    low: float = unset()
 
     def summarise(self, values: np.ndarray) -> dict[str, Any]:
         return _summarise_with_logs(values, np.log)
@@ -184,8 +185,8 @@ class Positive(Kind):
     def likelihood(self) -> Likelihood:
         from diabolo.likelihoods import LogNormal
 
-        half, m, s = (np.float32(v) for v in (0.5 * self.resolution, self.log_mean, self.log_scale))
-        return LogNormal(half=half, m=m, s=s, coarse=self.coarse)
+        facts: Any = {"half": 0.5 * self.resolution, "m": self.log_mean, "s": self.log_scale}
+        return LogNormal(**facts, coarse=self.coarse)
 
     def initial(self) -> np.ndarray:
         return np.zeros(2)
@@ -199,10 +200,10 @@ class Count(Kind):
     """
 
     name: ClassVar[str] = "count"
-    log_mean: float | None = None
-    log_scale: float | None = None
-    mean: float | None = None
-    variance: float | None = None
+    log_mean: float = unset()
+    log_scale: float = unset()
+    mean: float = unset()
+    variance: float = unset()
 
     def summarise(self, values: np.ndarray) -> dict[str, Any]:
         return _summarise_with_logs(values, np.log1p)
@@ -240,8 +241,7 @@ class Count(Kind):
     def likelihood(self) -> Likelihood:
         from diabolo.likelihoods import NegativeBinomial
 
-        m, s, mean = (np.float32(v) for v in (self.log_mean, self.log_scale, self.mean))
-        return NegativeBinomial(m=m, s=s, mean=mean)
+        return NegativeBinomial(m=self.log_mean, s=self.log_scale, mean=self.mean)
 
     def initial(self) -> np.ndarray:
         # method of moments: variance = mean + mean^2 / r; hardly overdispersed columns get a large r
@@ -258,8 +258,8 @@ class Pixels(Kind):
 
     name: ClassVar[str] = "pixels"
     n_levels: int = 256
-    mean: float | None = None
-    scale: float | None = None
+    mean: float = unset()
+    scale: float = unset()
 
     def finish(self, summary: dict[str, Any], where: str = "column") -> Pixels:
         _must_be_numbers(summary, where, self.name)
@@ -287,10 +287,16 @@ class Pixels(Kind):
     def likelihood(self) -> Likelihood:
         from diabolo.likelihoods import DiscretizedLogistic
 
-        return DiscretizedLogistic(n_levels=self.n_levels)
+        n_levels: Any = self.n_levels
+        return DiscretizedLogistic(n_levels=n_levels)
 
     def initial(self) -> np.ndarray:
-        return np.array([2.0 * self.mean / (self.n_levels - 1) - 1.0, 0.0])
+        from diabolo.likelihoods import raw_scale
+
+        # moments: a logistic law's standard deviation is pi / sqrt(3) times its scale
+        per_level = 2.0 / (self.n_levels - 1)
+        spread = self.scale * per_level * np.sqrt(3.0) / np.pi
+        return np.array([self.mean * per_level - 1.0, float(raw_scale(spread))])
 
 
 def _must_be_numbers(summary: dict[str, Any], where: str, name: str) -> None:

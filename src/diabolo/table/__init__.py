@@ -1,7 +1,8 @@
 """Tables in and out: containers, the schema of their columns, encoded rows."""
 
+from diabolo.table.layout import Column, Layout, Rows
 from diabolo.table.reading import Source, read_table
-from diabolo.table.schema import Column, Rows, Schema
+from diabolo.table.schema import Schema
 from diabolo.table.survey import Survey
 
-__all__ = ["Column", "Rows", "Schema", "Source", "Survey", "read_table"]
+__all__ = ["Column", "Layout", "Rows", "Schema", "Source", "Survey", "read_table"]

@@ -28,12 +28,14 @@ class Series(NamedTuple):
     role : "number", "text" or "day" (days since 1970, or days long)
     levels : the container's own levels, where it declares a category
     ordered : do these levels have an order?
+    booleans : were all cells Python's True and False?
     """
 
     values: np.ndarray
     role: str
     levels: tuple | None = None
     ordered: bool = False
+    booleans: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +70,8 @@ class Source:
 
     def part(self, columns: Sequence[int]) -> Source:
         """Some of the columns."""
-        names, dtypes = (tuple(facts[j] for j in columns) for facts in (self.names, self.dtypes))
+        names = tuple(self.names[j] for j in columns)
+        dtypes = tuple(self.dtypes[j] for j in columns)
         if self.block is not None:
             return dataclasses.replace(self, names=names, dtypes=dtypes, block=self.block[:, list(columns)])
         return dataclasses.replace(self, names=names, dtypes=dtypes, cells=[self.cells[j] for j in columns])
@@ -99,7 +102,8 @@ def read_table(X: Any, image_shape: tuple[int, ...] | None = None) -> Source:
 def _as_array(X: Any) -> np.ndarray:
     """X as an array of numbers, of dates or of objects."""
     if isinstance(X, np.ma.MaskedArray):
-        X = X.astype(object).filled(None) if X.dtype.kind not in "fiub" else X.astype(float).filled(np.nan)
+        masked, X = np.ma.getmaskarray(X), X.data.astype(float if X.dtype.kind in "fiub" else object)
+        X[masked] = None
     try:
         array = np.asarray(X)
     except (ValueError, TypeError):
@@ -184,7 +188,7 @@ def read_block(block: np.ndarray, names: Sequence[str | int]) -> np.ndarray:
         clear = block.dtype.kind != "f" or np.isfinite(values.sum())
     if not clear:
         n_infinite = np.isinf(values).sum(0)
-        for j in np.flatnonzero(n_infinite):
+        for j in np.flatnonzero(n_infinite).tolist():
             raise _infinite(f"column {names[j]!r}", int(n_infinite[j]))
     return values
 
@@ -203,44 +207,58 @@ def _finite(values: np.ndarray, where: str) -> np.ndarray:
 def read_cells(raw: Any, where: str, keep_text: bool = False) -> Series:
     """A raw column, a series or an array of objects, as numbers, days or text."""
     if not isinstance(raw, nw.Series):
-        if raw.dtype.kind == "M":
-            return Series(_days(raw.astype("datetime64[us]")), "day")
-        if raw.dtype.kind == "m":
-            return Series(_days(raw.astype("timedelta64[us]")), "day")
+        if raw.dtype.kind in "Mm":
+            return Series(_days(raw), "day")
         return _read_objects(raw.tolist(), where, keep_text)
     dtype = raw.dtype
     if dtype.is_numeric() or dtype == nw.Boolean:
-        values = (
-            raw.cast(nw.Float64).to_numpy() if raw.null_count() or dtype != nw.Float64 else raw.to_numpy()
-        )
-        return Series(_finite(np.array(values, np.float64, copy=None), where), "number")
-    if isinstance(dtype, (nw.Datetime, nw.Date, nw.Duration)) or dtype in (nw.Date, nw.Datetime, nw.Duration):
-        if dtype == nw.Duration:
-            ticks = raw.dt.total_microseconds()
-        else:
-            ticks = (raw.cast(nw.Datetime("us")) if dtype == nw.Date else raw).dt.timestamp("us")
-        missing = raw.is_null().to_numpy()
-        days = np.array(ticks.fill_null(0).to_numpy(), np.float64) / DAY
-        return Series(np.where(missing, np.nan, days), "day")
+        if raw.null_count() or dtype != nw.Float64:
+            raw = raw.cast(nw.Float64)
+        return Series(_finite(np.asarray(raw.to_numpy(), np.float64), where), "number")
+    if dtype.is_temporal() and dtype != nw.Time:
+        return Series(_days_of(raw), "day")
     if dtype == nw.Categorical or dtype == nw.Enum:
-        values, role = _read_objects(raw.to_list(), where, keep_text=True)[:2]
-        native = raw.to_native()
-        levels = raw.cat.get_categories().to_list()
-        if raw.implementation.is_pandas():
-            ordered = bool(native.cat.ordered)
-        elif raw.implementation.is_pyarrow():
-            ordered = bool(native.type.ordered)
-        else:
-            ordered = dtype == nw.Enum
-        cast = str if role == "text" else float
-        return Series(values, role, tuple(map(cast, levels)), ordered)
+        return _read_category(raw, where)
     if dtype in (nw.String, nw.Object, nw.Unknown):
         return _read_objects(raw.to_list(), where, keep_text)
     raise refuse(where, got=f"cells of type {dtype}", want="numbers, dates or text", error=InputTypeError)
 
 
-def _days(ticks: np.ndarray) -> np.ndarray:
-    """Days of datetime64[us] or timedelta64[us]; nan for NaT."""
+def _days_of(raw: nw.Series) -> np.ndarray:
+    """Days since 1970 (UTC), or days long, of a series of dates or durations."""
+    missing = raw.is_null().to_numpy()
+    if raw.dtype == nw.Duration:
+        ticks = raw.dt.total_microseconds()
+    else:
+        ticks = (raw.cast(nw.Datetime("us")) if raw.dtype == nw.Date else raw).dt.timestamp("us")
+    days = np.asarray(ticks.fill_null(0).to_numpy(), np.float64) / DAY
+    return np.where(missing, np.nan, days)
+
+
+def _read_category(raw: nw.Series, where: str) -> Series:
+    """A column that its container declares a category: numbers or text, and its levels."""
+    native = raw.to_native()
+    if raw.implementation.is_pandas():
+        ordered, levels = bool(native.cat.ordered), native.cat.categories.tolist()
+    elif raw.implementation.is_pyarrow():
+        ordered = bool(native.type.ordered)
+        levels = native.unify_dictionaries().chunk(0).dictionary.to_pylist()
+    elif raw.dtype == nw.Enum:
+        ordered, levels = True, raw.cat.get_categories().to_list()
+    else:  # polars shares the levels of unordered categories among columns
+        ordered, levels = False, sorted(raw.drop_nulls().unique().to_list())
+    cells = [None if _is_gap(cell) else cell for cell in raw.to_list()]
+    if levels and all(isinstance(level, (numbers.Real, np.bool_)) for level in levels):
+        levels = [level if isinstance(level, (bool, int, float)) else level.item() for level in levels]
+        values = np.array([np.nan if cell is None else float(cell) for cell in cells], np.float64)
+        return Series(_finite(values, where), "number", tuple(levels), ordered)
+    texts = _object_array([None if cell is None else _text_of(cell) for cell in cells])
+    return Series(texts, "text", tuple(map(_text_of, levels)), ordered)
+
+
+def _days(moments: np.ndarray) -> np.ndarray:
+    """Days of datetime64 or timedelta64; nan for NaT."""
+    ticks = moments.astype(f"{moments.dtype.kind}8[us]")
     return np.where(np.isnat(ticks), np.nan, ticks.astype(np.int64) / DAY)
 
 
@@ -259,7 +277,9 @@ def _read_objects(cells: list[Any], where: str, keep_text: bool) -> Series:
         types = {type(cell) for cell in cells} - {type(None)}
         if all(issubclass(t, (numbers.Real, np.bool_)) or t.__name__ == "Decimal" for t in types):
             values = np.array([np.nan if cell is None else float(cell) for cell in cells], np.float64)
-            return Series(_finite(values, where), "number")
+            return Series(
+                _finite(values, where), "number", booleans=bool(types) and types <= {bool, np.bool_}
+            )
         dates = (datetime.date, np.datetime64, datetime.timedelta, np.timedelta64)
         if all(issubclass(t, dates) for t in types):
             return Series(np.array([_day_of(cell) for cell in cells], np.float64), "day")
@@ -313,8 +333,7 @@ def number_of(text: str) -> float | None:
 
 def _read_text(cells: list[str | None], where: str) -> Series:
     """Text, or numbers where every cell spells one; refuses a column that almost does."""
-    counter = Counter(cells)
-    counter.pop(None, None)
+    counter = Counter(cell for cell in cells if cell is not None)
     number = {text: number_of(text) for text in counter}
     n_numbers = sum(count for text, count in counter.items() if number[text] is not None)
     n_seen = sum(counter.values())

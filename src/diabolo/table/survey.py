@@ -67,8 +67,9 @@ class Found:
         """The column's kind, with its facts learned."""
         kind = self.declared
         if kind is None or (self.everywhere and self.summary["n_distinct"] <= 1):
-            facts = {"role": self.role, "levels": self.levels, "ordered": self.ordered}
-            kind = infer_kind(self.summary, **facts, plain=plain)
+            kind = infer_kind(
+                self.summary, role=self.role, levels=self.levels, ordered=self.ordered, plain=plain
+            )
         elif isinstance(kind, Ordinal) and kind.levels is None and self.ordered:
             kind = dataclasses.replace(kind, levels=self.levels)
         elif isinstance(kind, Real) and self.role == "day":
@@ -103,7 +104,7 @@ class Survey:
         declared = _declared(kinds, source.names)
         is_given = _given(given, source.names)
         everywhere = not isinstance(kinds, Mapping)
-        facts = {
+        facts: dict[str, Any] = {
             "container": source.container,
             "plain": source.block is not None and source.block.dtype.kind == "f",
             "image_shape": source.image_shape,
@@ -115,14 +116,19 @@ class Survey:
         for j, name in enumerate(source.names):
             kind = declared[j]
             column = source.column(j, keep_text=kind is not None and kind.name in TEXT_KINDS)
-            summary = kind.summarise(column.values) if kind else summarise_values(column.values)
-            kept = {
-                "role": column.role,
-                "levels": column.levels,
-                "ordered": column.ordered,
-                "summary": summary,
-            }
-            columns.append(Found(name, source.dtypes[j], is_given[j], kind, everywhere, **kept))
+            found = Found(
+                name=name,
+                # objects that are all True and False go back as such
+                dtype="boolean" if column.booleans and source.container == "pandas" else source.dtypes[j],
+                given=is_given[j],
+                declared=kind,
+                everywhere=everywhere,
+                role=column.role,
+                levels=column.levels,
+                ordered=column.ordered,
+                summary=kind.summarise(column.values) if kind else summarise_values(column.values),
+            )
+            columns.append(found)
         return cls(columns=tuple(columns), **facts)
 
     @classmethod
@@ -131,7 +137,7 @@ class Survey:
     ) -> Survey:
         """One summary of all pixels; each column keeps only its number of gaps."""
         assert source.block is not None
-        if len({kind for kind in declared}) > 1:
+        if len(set(declared)) > 1:
             raise refuse("kinds", got="a kind for some pixels", want="one kind for all pixels of images")
         if any(is_given):
             raise refuse("given", got="pixels", want="no column for images")
@@ -139,8 +145,17 @@ class Survey:
         kind = declared[0]
         gaps = np.isnan(block).sum(0)
         summary = kind.summarise(block.ravel()) if kind else summarise_values(block.ravel())
-        shared = {"given": False, "declared": kind, "everywhere": False, "role": "number"}
-        found = Found("pixels", source.dtypes[0], **shared, levels=None, ordered=False, summary=summary)
+        found = Found(
+            name="pixels",
+            dtype=source.dtypes[0],
+            given=False,
+            declared=kind,
+            everywhere=False,
+            role="number",
+            levels=None,
+            ordered=False,
+            summary=summary,
+        )
         columns = tuple(
             dataclasses.replace(found, name=name, summary={"n": 0, "n_missing": int(n)})
             for name, n in zip(source.names, gaps, strict=True)

@@ -31,8 +31,8 @@ def write_frame(
         writer = {"pandas": _pandas, "polars": _polars, "pyarrow": _pyarrow}[container]
         return writer(columns, values, like)
     except ModuleNotFoundError as error:
-        raise refuse("output", got=f"no package {error.name!r}", want=f"it, as the model was fitted on {container}",
-                     fix=f"Install it: pip install {error.name}.") from error  # fmt: skip
+        got, want = f"no package {error.name!r}", f"it, as the training table was of {container}"
+        raise refuse("output", got=got, want=want, fix=f"pip install {error.name}") from error
 
 
 def _gaps(values: np.ndarray) -> np.ndarray:
@@ -51,13 +51,11 @@ def _ticks(values: np.ndarray) -> np.ndarray:
 def _whole(values: np.ndarray, dtype: str) -> np.ndarray:
     """Numbers rounded and cut to what the integer type can hold, nan kept."""
     bits = re.search(r"\d+", dtype)
-    n_bits = int(bits.group()) if bits else 64
-    low, high = (
-        (0, 2**n_bits - 1) if dtype.lower().startswith("u") else (-(2 ** (n_bits - 1)), 2 ** (n_bits - 1) - 1)
-    )
-    # float64 cannot hold 2^63 - 1: stay a rounding below it
-    return np.clip(np.rint(values), np.nextafter(low, 0) if n_bits == 64 and low else low,
-                   np.nextafter(float(high), 0) if n_bits == 64 else high)  # fmt: skip
+    limits = np.iinfo(f"{'u' if dtype.lower().startswith('u') else ''}int{bits.group() if bits else 64}")
+    # the largest 64-bit integers are no float64: stay a rounding inside
+    low, high = float(limits.min), float(limits.max)
+    high = high if int(high) <= limits.max else np.nextafter(high, 0)
+    return np.clip(np.rint(values), low, high)
 
 
 def _cells(column: Any, values: np.ndarray) -> list[Any]:
@@ -69,20 +67,11 @@ def _cells(column: Any, values: np.ndarray) -> list[Any]:
         cells: list[Any] = [bool(v > 0.5) for v in values]
     elif re.match(r"u?int", dtype):
         cells = [0 if gap else int(v) for v, gap in zip(_whole(values, dtype), gaps, strict=True)]
-    elif re.match(r"str|large_str|object|category|categorical|enum|dictionary", dtype) and _wants_text(
-        column
-    ):
+    elif re.match(r"(large_)?str", dtype):  # the training column spelt its numbers as text
         cells = [f"{v:.15g}" for v in values]
     else:
         cells = values.tolist()
     return [None if gap else cell for cell, gap in zip(cells, gaps, strict=True)]
-
-
-def _wants_text(column: Any) -> bool:
-    """Did the training column spell its numbers as text?"""
-    if column.levels is not None:
-        return False
-    return not (column.dtype or "").lower().startswith(("object", "category"))
 
 
 def _pandas(columns: Sequence[Any], values: Sequence[np.ndarray], like: Any) -> Any:
@@ -100,8 +89,6 @@ def _pandas(columns: Sequence[Any], values: Sequence[np.ndarray], like: Any) -> 
 
 def _pandas_array(pd: Any, column: Any, values: np.ndarray) -> Any:
     dtype, gaps = column.dtype or "", _gaps(values)
-    if dtype == "category":
-        return pd.Categorical(_cells(column, values), categories=column.levels, ordered=column.ordered)
     if column.role == "day":
         code = "m8[us]" if "timedelta" in dtype or "duration" in dtype else "M8[us]"
         ticks = _ticks(values).astype(code)
@@ -111,6 +98,9 @@ def _pandas_array(pd: Any, column: Any, values: np.ndarray) -> Any:
         if zone and code == "M8[us]":
             days = days.dt.tz_localize("UTC").dt.tz_convert(zone.group(1).strip())
         return (days if dtype == "object" else _cast(days, dtype)).array
+    if dtype == "category":
+        levels = pd.Index(list(column.levels))
+        return pd.Categorical(_cells(column, values), categories=levels, ordered=column.ordered)
     if re.fullmatch(r"u?int\d+", dtype):
         return values if gaps.any() else _whole(values, dtype).astype(dtype)
     if dtype == "bool":
@@ -162,17 +152,13 @@ def _pyarrow(columns: Sequence[Any], values: Sequence[np.ndarray], like: Any) ->
 def _pyarrow_array(pa: Any, column: Any, values: np.ndarray) -> Any:
     dtype = column.dtype or ""
     if column.role == "day":
-        zone = re.search(r"tz=([^\]]+)\]", dtype)
-        unit = re.search(r"\[(\w+)", dtype)
-        base = (
-            pa.duration("us") if dtype.startswith("duration") else pa.timestamp("us", zone and zone.group(1))
-        )
-        array = pa.array(_ticks(values), mask=_gaps(values)).cast(base)
-        if dtype.startswith("date"):
-            return array.cast(pa.type_for_alias(dtype.partition("[")[0]))
-        if dtype.startswith("duration"):
-            return array.cast(pa.duration(unit.group(1)), safe=False)
-        return array.cast(pa.timestamp(unit.group(1), zone and zone.group(1)), safe=False)
+        ticks = pa.array(_ticks(values), mask=_gaps(values))
+        found = re.match(r"(duration|timestamp)\[(\w+)(?:, tz=(.+))?\]", dtype)
+        if found is None:  # date32[day], date64[ms]
+            return ticks.cast(pa.timestamp("us")).cast(pa.type_for_alias(dtype.partition("[")[0]), safe=False)
+        if found[1] == "duration":
+            return ticks.cast(pa.duration("us")).cast(pa.duration(found[2]), safe=False)
+        return ticks.cast(pa.timestamp("us", found[3])).cast(pa.timestamp(found[2], found[3]), safe=False)
     array = pa.array(_cells(column, values))
     if dtype.startswith("dictionary"):
         return array.dictionary_encode()
