@@ -70,8 +70,7 @@ def kind_of(declared: str | Kind, where: str = "kinds") -> Kind:
     if isinstance(declared, type) and issubclass(declared, Kind):
         return declared()
     if not isinstance(declared, str):
-        got = f"a {type(declared).__name__}"
-        raise refuse(where, got=got, want="a kind's name or instance", error=InputTypeError)
+        raise refuse(where, got=repr(declared), want="a kind's name or instance", error=InputTypeError)
     if declared not in KINDS:
         raise refuse(where, got=repr(declared), want="a kind", fix=nearest(declared, KINDS))
     return KINDS[declared]()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -256,9 +257,9 @@ def _must_belong(summary: dict[str, Any], levels: tuple[Level, ...], where: str,
 def _index(values: np.ndarray, levels: tuple[Level, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Position of each value (n,) in the levels, -1 for a gap or a strange value; which are gaps."""
     if values.dtype == object:
-        place = {level: i for i, level in enumerate(levels)}
-        index = np.fromiter((place.get(value, -1) for value in values), int, len(values))
-        return index, np.fromiter((value is None for value in values), bool, len(values))
+        place = {level: i for i, level in enumerate(levels)} | {None: -2}
+        index = np.fromiter(map(place.get, values.tolist(), itertools.repeat(-1)), int, len(values))
+        return np.maximum(index, -1), index == -2
     missing = np.isnan(values)
     if not levels:
         return np.full(len(values), -1), missing

@@ -343,7 +343,7 @@ def _without(summary: dict[str, Any], atoms: dict[float, int]) -> tuple[float, f
 def _summarise_with_logs(values: np.ndarray, log: np.ufunc) -> dict[str, Any]:
     """`summarise_values`, and the moments of the logs; values without a log are refused by `finish`."""
     summary = summarise_values(values)
-    if values.dtype == object:
+    if values.dtype == object:  # text: refused by `finish`
         return summary
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = log(values)
@@ -354,6 +354,8 @@ def _summarise_with_logs(values: np.ndarray, log: np.ufunc) -> dict[str, Any]:
 
 def _merge_with_logs(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """`merge_summaries`, and the same for the moments of the logs."""
+    if "logs" not in one or "logs" not in other:
+        return merge_summaries(one, other)
     a, b = one["logs"], other["logs"]
     n, apart = a["n"] + b["n"], b["mean"] - a["mean"]
     logs = {

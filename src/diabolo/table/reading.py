@@ -158,8 +158,7 @@ def _read_array(array: np.ndarray, image_shape: tuple[int, ...] | None) -> Sourc
 def _must_hold_cells(shape: tuple[int, ...], shown: tuple[int, ...]) -> None:
     for axis, noun, name in ((0, "sample", "row"), (1, "feature", "column")):
         if not shape[axis]:
-            got = f"0 {noun}(s) (shape={shown}) while a minimum of 1 is required."
-            # scikit-learn's sentence, whole
+            got = f"0 {noun}(s) (shape={shown}) while a minimum of 1 is required"
             raise refuse("X", got=got, want=f"at least one {name}")
 
 
@@ -244,7 +243,7 @@ def _read_category(raw: nw.Series, where: str) -> Series:
         ordered = bool(native.type.ordered)
         levels = native.unify_dictionaries().chunk(0).dictionary.to_pylist()
     elif raw.dtype == nw.Enum:
-        ordered, levels = True, raw.cat.get_categories().to_list()
+        ordered, levels = True, list(native.dtype.categories)
     else:  # polars shares the levels of unordered categories among columns
         ordered, levels = False, sorted(raw.drop_nulls().unique().to_list())
     cells = [None if _is_gap(cell) else cell for cell in raw.to_list()]
@@ -271,10 +270,12 @@ def _is_gap(cell: Any) -> bool:
 
 def _read_objects(cells: list[Any], where: str, keep_text: bool) -> Series:
     """Python objects as numbers, days or text, whichever all of them are."""
-    types = {type(cell) for cell in cells}
+    types = set(map(type, cells))
     if not types <= {str, type(None)}:
-        cells = [None if _is_gap(cell) else cell for cell in cells]
-        types = {type(cell) for cell in cells} - {type(None)}
+        cells = [cell if type(cell) is str else None if _is_gap(cell) else cell for cell in cells]
+        types = set(map(type, cells))
+    types.discard(type(None))
+    if types != {str}:
         if all(issubclass(t, (numbers.Real, np.bool_)) or t.__name__ == "Decimal" for t in types):
             values = np.array([np.nan if cell is None else float(cell) for cell in cells], np.float64)
             return Series(
@@ -283,11 +284,12 @@ def _read_objects(cells: list[Any], where: str, keep_text: bool) -> Series:
         dates = (datetime.date, np.datetime64, datetime.timedelta, np.timedelta64)
         if all(issubclass(t, dates) for t in types):
             return Series(np.array([_day_of(cell) for cell in cells], np.float64), "day")
-        for i, cell in enumerate(cells):
-            if isinstance(cell, complex):
+        for strange in types:
+            row = next(i for i, cell in enumerate(cells) if type(cell) is strange)
+            if issubclass(strange, complex):
                 raise refuse(where, got="complex numbers: Complex data not supported", want="real numbers")
-            if not (cell is None or isinstance(cell, (str, bytes, numbers.Number, np.bool_, *dates))):
-                got = f"a {type(cell).__name__} in row {i}: argument must be a string or a number"
+            if not issubclass(strange, (str, bytes, numbers.Number, np.bool_, *dates)):
+                got = f"a {strange.__name__} in row {row}: argument must be a string or a number"
                 raise refuse(where, got=got, want="numbers, dates or text", error=InputTypeError)
         cells = [None if cell is None else _text_of(cell) for cell in cells]
     if keep_text:

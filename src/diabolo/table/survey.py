@@ -66,7 +66,8 @@ class Found:
     def kind(self, plain: bool) -> Kind:
         """The column's kind, with its facts learned."""
         kind = self.declared
-        if kind is None or (self.everywhere and self.summary["n_distinct"] <= 1):
+        # with nothing seen a declaration has no facts; one for all columns leaves constants alone
+        if kind is None or not self.summary["n"] or (self.everywhere and self.summary["n_distinct"] == 1):
             kind = infer_kind(
                 self.summary, role=self.role, levels=self.levels, ordered=self.ordered, plain=plain
             )

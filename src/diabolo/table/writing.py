@@ -27,12 +27,22 @@ def write_frame(
     values : one array (n,) per column, float64 with nan or object with None
     like : a frame whose index is kept (pandas), or None
     """
+    # dates and numbers spelt as text show every digit: rounding of float32 has no place among them
+    values = [
+        c.kind.snap(v) if c.role == "day" or (c.role == "number" and _spells(c)) else v
+        for c, v in zip(columns, values, strict=True)
+    ]
     try:
         writer = {"pandas": _pandas, "polars": _polars, "pyarrow": _pyarrow}[container]
         return writer(columns, values, like)
     except ModuleNotFoundError as error:
         got, want = f"no package {error.name!r}", f"it, as the training table was of {container}"
         raise refuse("output", got=got, want=want, fix=f"pip install {error.name}") from error
+
+
+def _spells(column: Any) -> bool:
+    """Did the training column spell its numbers as text?"""
+    return re.match(r"(large_)?str", (column.dtype or "").lower()) is not None
 
 
 def _gaps(values: np.ndarray) -> np.ndarray:
@@ -67,7 +77,7 @@ def _cells(column: Any, values: np.ndarray) -> list[Any]:
         cells: list[Any] = [bool(v > 0.5) for v in values]
     elif re.match(r"u?int", dtype):
         cells = [0 if gap else int(v) for v, gap in zip(_whole(values, dtype), gaps, strict=True)]
-    elif re.match(r"(large_)?str", dtype):  # the training column spelt its numbers as text
+    elif _spells(column):
         cells = [f"{v:.15g}" for v in values]
     else:
         cells = values.tolist()
@@ -97,7 +107,9 @@ def _pandas_array(pd: Any, column: Any, values: np.ndarray) -> Any:
         zone = re.search(r"(?:,|tz=)\s*([^,\]]+)\]", dtype)
         if zone and code == "M8[us]":
             days = days.dt.tz_localize("UTC").dt.tz_convert(zone.group(1).strip())
-        return (days if dtype == "object" else _cast(days, dtype)).array
+        if dtype == "object":  # Python's dates, or its date-times
+            return days.dt.date.array if code == "M8[us]" and column.kind.resolution == 1 else days.array
+        return _cast(days, dtype).array
     if dtype == "category":
         levels = pd.Index(list(column.levels))
         return pd.Categorical(_cells(column, values), categories=levels, ordered=column.ordered)
@@ -159,10 +171,15 @@ def _pyarrow_array(pa: Any, column: Any, values: np.ndarray) -> Any:
         if found[1] == "duration":
             return ticks.cast(pa.duration("us")).cast(pa.duration(found[2]), safe=False)
         return ticks.cast(pa.timestamp("us", found[3])).cast(pa.timestamp(found[2], found[3]), safe=False)
-    array = pa.array(_cells(column, values))
+    cells = _cells(column, values)
     if dtype.startswith("dictionary"):
-        return array.dictionary_encode()
+        place = {level: i for i, level in enumerate(column.levels)}
+        indices = pa.array([None if cell is None else place[cell] for cell in cells], pa.int32())
+        return pa.DictionaryArray.from_arrays(indices, pa.array(column.levels), ordered=column.ordered)
+    array = pa.array(cells)
+    decimal = re.match(r"decimal\d+\((\d+), (\d+)\)", dtype)
     try:
-        return array.cast(pa.type_for_alias(dtype), safe=False)
+        known = pa.decimal128(*map(int, decimal.groups())) if decimal else pa.type_for_alias(dtype)
+        return array.cast(known, safe=False)
     except (ValueError, pa.ArrowException):
         return array
