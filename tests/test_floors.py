@@ -27,6 +27,7 @@ FLOORS = {
     "priors": 3,
     "objectives": 3,
     "model": 4,
+    "deterministic": 4,
     "engine": 5,
     "density": 5,
     "impute": 5,
@@ -43,6 +44,7 @@ FLOORS = {
     "report": 9,
     "cli": 10,
     "demo": 10,
+    "__main__": 10,
 }
 
 # The doors within a floor: (from, to). The other direction stays shut, so no circle can arise.
@@ -52,10 +54,13 @@ DOORS = {
     ("batches", "joint"),
     ("batches", "table"),
     ("files", "table"),
+    ("deterministic", "model"),  # an abstract model that several families share
+    ("priors", "codes"),
     ("estimator", "saving"),  # save() is one of the estimator's verbs
     ("estimator", "progress"),  # fit() may show how far it is
     ("report", "plot"),  # a page is made of panels
     ("cli", "demo"),  # one of the verbs
+    ("__main__", "cli"),
 }
 
 # third-party packages that only some rooms may import
