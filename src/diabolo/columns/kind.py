@@ -14,9 +14,20 @@ from diabolo.checks import nearest, refuse
 if TYPE_CHECKING:
     from diabolo.likelihoods import Likelihood
 
-__all__ = ["Cells", "Kind", "grid_steps", "merge_summaries", "round_to", "summarise_values", "unset"]
+__all__ = [
+    "Cells",
+    "Kind",
+    "grid_steps",
+    "merge_moments",
+    "merge_summaries",
+    "moments",
+    "round_to",
+    "summarise_values",
+    "unset",
+]
 
 MAX_KEPT = 4096  # distinct values a summary keeps; rarer ones are only counted
+OFTEN = 0.1  # a value that fills more of a chunk may turn out to be an atom
 DECIMAL_STEPS = tuple(10.0**-k for k in range(9)) + (1 / 255,)  # the last: grey levels scaled to [0, 1]
 CLOCK_STEPS = (1.0, 1 / 24, 1 / 1440, 1 / 86400, 1 / 86400e3)  # day, hour, minute, second, millisecond
 
@@ -111,7 +122,10 @@ class Kind(abc.ABC):
     def line(self) -> str:
         """The kind and its facts on one line, for people."""
         facts = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
-        shown = [f"{name.replace('_', ' ')} {_brief(fact)}" for name, fact in facts if fact not in (None, ())]
+        facts = (
+            (name, fact) for name, fact in facts if fact is not None and fact is not False and fact != ()
+        )
+        shown = [f"{name.replace('_', ' ')} {_brief(fact)}" for name, fact in facts]
         return f"{self.name}: {', '.join(shown)}" if shown else self.name
 
 
@@ -133,8 +147,10 @@ def summarise_values(values: np.ndarray) -> dict[str, Any]:
     Returns
     -------
     dict : n and n_missing (cells); levels and counts, the `MAX_KEPT` commonest values, sorted;
-        n_distinct; for numbers also mean, m2 (sum of squared deviations), low, high and
-        steps, those grid steps of which every value is a multiple.
+        n_distinct; for numbers also their `moments`; aside, the counts of values that fill over a
+        tenth of the chunk, and rest, the moments of the others (a -999999 taken out of the moments
+        afterwards would take their digits along); low, high; steps, those grid steps of which every
+        value is a multiple.
     """
     if values.dtype == object:
         counter = Counter(values.tolist())
@@ -152,15 +168,15 @@ def summarise_values(values: np.ndarray) -> dict[str, Any]:
     levels, counts = _distinct(seen)
     n_distinct = len(levels)
     kept = _commonest(counts)
-    mean = float(seen.mean()) if len(seen) else 0.0
-    return {
-        "n": len(seen),
+    often = levels[counts > OFTEN * len(seen)]
+    rest = moments(seen[~np.isin(seen, often)]) if len(often) else moments(seen)
+    return moments(seen) | {
         "n_missing": len(values) - len(seen),
         "levels": levels[kept].tolist(),
         "counts": counts[kept].tolist(),
         "n_distinct": n_distinct,
-        "mean": mean,
-        "m2": float(np.square(seen - mean).sum()),
+        "aside": dict(zip(often.tolist(), counts[counts > OFTEN * len(seen)].tolist(), strict=True)),
+        "rest": rest,
         "low": float(levels[0]) if n_distinct else None,
         "high": float(levels[-1]) if n_distinct else None,
         "steps": grid_steps(levels, DECIMAL_STEPS + CLOCK_STEPS[1:]),
@@ -168,7 +184,7 @@ def summarise_values(values: np.ndarray) -> dict[str, Any]:
 
 
 def merge_summaries(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """Summary of two chunks together; moments by Chan, Golub & LeVeque 1983, eq. 2.1."""
+    """Summary of two chunks together."""
     if not other["n"]:
         return one | {"n_missing": one["n_missing"] + other["n_missing"]}
     if not one["n"]:
@@ -177,9 +193,8 @@ def merge_summaries(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any
     common = len(counter.keys() & set(other["levels"]))
     counter.update(dict(zip(other["levels"], other["counts"], strict=True)))
     kept = dict(sorted(counter.most_common(MAX_KEPT)))
-    n = one["n"] + other["n"]
     merged = {
-        "n": n,
+        "n": one["n"] + other["n"],
         "n_missing": one["n_missing"] + other["n_missing"],
         "levels": list(kept),
         "counts": list(kept.values()),
@@ -187,14 +202,29 @@ def merge_summaries(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any
     }
     if "mean" not in one:
         return merged
-    apart = other["mean"] - one["mean"]
     return merged | {
-        "mean": one["mean"] + apart * other["n"] / n,
-        "m2": one["m2"] + other["m2"] + apart**2 * one["n"] * other["n"] / n,
+        **merge_moments(one, other),
+        "aside": dict(Counter(one["aside"]) + Counter(other["aside"])),
+        "rest": merge_moments(one["rest"], other["rest"]),
         "low": min(one["low"], other["low"]),
         "high": max(one["high"], other["high"]),
         "steps": [step for step in one["steps"] if step in other["steps"]],
     }
+
+
+def moments(values: np.ndarray) -> dict[str, Any]:
+    """n, mean and m2, the sum of squared deviations, of values (n,)."""
+    mean = float(values.mean()) if len(values) else 0.0
+    return {"n": len(values), "mean": mean, "m2": float(np.square(values - mean).sum())}
+
+
+def merge_moments(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Moments of two chunks together; Chan, Golub & LeVeque 1983's pairwise update."""
+    n, apart = one["n"] + other["n"], other["mean"] - one["mean"]
+    if not n:
+        return {"n": 0, "mean": 0.0, "m2": 0.0}
+    m2 = one["m2"] + other["m2"] + apart**2 * one["n"] * other["n"] / n
+    return {"n": n, "mean": one["mean"] + apart * other["n"] / n, "m2": m2}
 
 
 def _distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -73,8 +73,9 @@ class Categorical(Kind):
         The levels; None learns them. More than the 4096 commonest are left to the reserved mass.
 
     Learned: `shares`, each level's share of the training rows; `reserved`, the probability that a row holds
-    an unseen level: the share of levels seen once (Good 1953, eq. 9 of the Good-Turing estimate),
-    at least 1 / (n + 1) and at most 1/2.
+    an unseen level: the share of rows whose level was seen once, at least 1 / (n + 1) and at most 1/2.
+
+    Source: Good 1953, "The population frequencies of species" (Good-Turing); the bounds are ours.
     """
 
     name: ClassVar[str] = "categorical"

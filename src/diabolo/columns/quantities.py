@@ -13,7 +13,9 @@ from diabolo.columns.kind import (
     DECIMAL_STEPS,
     Cells,
     Kind,
+    merge_moments,
     merge_summaries,
+    moments,
     round_to,
     summarise_values,
     unset,
@@ -323,21 +325,27 @@ def _spread(moments: dict[str, Any]) -> float:
 
 
 def _without(summary: dict[str, Any], atoms: dict[float, int]) -> tuple[float, float]:
-    """Mean and spread of the values that are no atoms; of all values where too little else is left."""
+    """Mean and spread of the values that are no atoms; of all values where those hardly differ."""
     if not summary["n"]:
         return 0.0, 1.0
-    n, mean, m2 = summary["n"], summary["mean"], summary["m2"]
+    rest, aside = summary["rest"], summary["aside"]
+    for value, count in aside.items():
+        if value not in atoms:
+            rest = merge_moments(rest, {"n": count, "mean": value, "m2": 0.0})
     for atom, count in atoms.items():
-        if n == count:
-            return summary["mean"], _spread(summary)
-        # the pairwise formula of `merge_summaries`, solved for the part that stays
-        apart = (mean - atom) * n / (n - count)
-        mean, m2 = atom + apart, m2 - apart**2 * count * (n - count) / n
-        n -= count
-    # what rounding leaves of the atoms' own share of m2 is no spread
-    if m2 <= 1e-10 * summary["m2"]:
-        return mean, _spread(summary)
-    return mean, _spread({"n": n, "mean": mean, "m2": m2})
+        # in chunks where it was rarer the atom is still among the rest: undo the pairwise update
+        left = count - aside.get(atom, 0)
+        n = rest["n"] - left
+        if left and n:
+            apart = (rest["mean"] - atom) * rest["n"] / n
+            m2 = rest["m2"] - apart**2 * left * n / rest["n"]
+            rest = {"n": n, "mean": atom + apart, "m2": max(m2, 0.0)}
+        elif left:
+            rest = moments(np.empty(0))
+    if not rest["n"]:
+        return summary["mean"], _spread(summary)
+    flat = rest["m2"] <= 1e-24 * rest["n"] * rest["mean"] ** 2
+    return rest["mean"], _spread(summary) if flat else _spread(rest)
 
 
 def _summarise_with_logs(values: np.ndarray, log: np.ufunc) -> dict[str, Any]:
@@ -347,20 +355,12 @@ def _summarise_with_logs(values: np.ndarray, log: np.ufunc) -> dict[str, Any]:
         return summary
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = log(values)
-    logs = logs[np.isfinite(logs)]
-    mean = float(logs.mean()) if len(logs) else 0.0
-    return summary | {"logs": {"n": len(logs), "mean": mean, "m2": float(np.square(logs - mean).sum())}}
+    return summary | {"logs": moments(logs[np.isfinite(logs)])}
 
 
 def _merge_with_logs(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """`merge_summaries`, and the same for the moments of the logs."""
+    merged = merge_summaries(one, other)
     if "logs" not in one or "logs" not in other:
-        return merge_summaries(one, other)
-    a, b = one["logs"], other["logs"]
-    n, apart = a["n"] + b["n"], b["mean"] - a["mean"]
-    logs = {
-        "n": n,
-        "mean": a["mean"] + apart * b["n"] / max(n, 1),
-        "m2": a["m2"] + b["m2"] + apart**2 * a["n"] * b["n"] / max(n, 1),
-    }
-    return merge_summaries(one, other) | {"logs": logs}
+        return merged
+    return merged | {"logs": merge_moments(one["logs"], other["logs"])}
