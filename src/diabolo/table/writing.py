@@ -91,7 +91,9 @@ def _pandas(columns: Sequence[Any], values: Sequence[np.ndarray], like: Any) -> 
     n_rows = len(values[0])
     if index is None or len(index) != n_rows:
         index = pd.RangeIndex(n_rows)
-    series = [pd.Series(_pandas_array(pd, c, v), index=index) for c, v in zip(columns, values, strict=True)]
+    arrays = [_pandas_array(pd, c, v) for c, v in zip(columns, values, strict=True)]
+    # without its type named, an array of objects would be guessed anew
+    series = [pd.Series(array, index=index, dtype=array.dtype) for array in arrays]
     frame = pd.concat(series, axis=1) if series else pd.DataFrame(index=index)
     frame.columns = pd.Index([column.name for column in columns])
     return frame
@@ -174,7 +176,11 @@ def _pyarrow_array(pa: Any, column: Any, values: np.ndarray) -> Any:
     cells = _cells(column, values)
     if dtype.startswith("dictionary"):
         place = {level: i for i, level in enumerate(column.levels)}
-        indices = pa.array([None if cell is None else place[cell] for cell in cells], pa.int32())
+        whole = re.search(r"indices=(\w+)", dtype)
+        indices = pa.array(
+            [None if cell is None else place[cell] for cell in cells],
+            pa.type_for_alias(whole[1] if whole else "int32"),
+        )
         return pa.DictionaryArray.from_arrays(indices, pa.array(column.levels), ordered=column.ordered)
     array = pa.array(cells)
     decimal = re.match(r"decimal\d+\((\d+), (\d+)\)", dtype)
