@@ -1,0 +1,9 @@
+"""A fitted estimator and its rows on one page: `summary` is a plain dict, `write` renders it as HTML.
+
+diabolo.report.write(vae, X, "page.html", color="species")
+"""
+
+from diabolo.report.facts import summary
+from diabolo.report.page import render, write
+
+__all__ = ["render", "summary", "write"]
