@@ -57,6 +57,19 @@ class FileTable:
             _column(self, name, "column to exclude")
         return dataclasses.replace(self, data=self.data.drop_columns(names)) if names else self
 
+    def select(self, names: Sequence[str]) -> FileTable:
+        """The same rows with these columns, in this order."""
+        return dataclasses.replace(self, data=self.data.select(list(names)))
+
+    def labels(self) -> list[str] | None:
+        """What each row is called: its line, the name of its file, its index; None without any of them."""
+        if self.dialect is not None:
+            starts = [line for line, _ in records(self.path, self.dialect)]
+            return [f"line {line}" for line in starts[1:]]
+        if self.index is not None:
+            return [str(name) for name in self.index.column(0).to_pylist()]
+        return None
+
     def line(self, row: int) -> int | None:
         """The line of the file on which a row (from 0) starts; None where the file has no lines."""
         if self.dialect is not None:
@@ -67,13 +80,23 @@ class FileTable:
 
     def locate(self, error: InputError) -> InputError:
         """The same refusal with the file in front, and the line in place of the row it speaks of."""
-        message = str(error)
+        message = str(error).removeprefix("X: ")
         found = re.search(r",? ?(?:\b(?:first )?(?:at|in|on) )?\brow ([\d,]+)\b", message)
-        line = self.line(int(found.group(1).replace(",", ""))) if found else None
-        if found is None or line is None:
+        row = int(found.group(1).replace(",", "")) if found else self._first_infinite(message)
+        line = None if row is None else self.line(row)
+        if line is None:
             return type(error)(f"{self.path.name}: {message}")
-        message = message[: found.start()] + message[found.end() :]
+        if found:
+            message = message[: found.start()] + message[found.end() :]
         return type(error)(f"{self.path.name} line {line:,}, {message}")
+
+    def _first_infinite(self, message: str) -> int | None:
+        """The first row of a column that is refused for infinite values."""
+        found = re.match(r"column '(.+?)': got [\d,]+ infinite", message)
+        if found is None or not isinstance(self.data, pa.Table):
+            return None
+        values = self.data.column(found.group(1)).to_numpy()
+        return int(np.argmax(np.isinf(values.astype(np.float64))))
 
 
 def read_table(path: str | Path, *, missing: Sequence[str] = (), index: str | None = None) -> FileTable:
