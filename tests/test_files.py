@@ -102,8 +102,11 @@ def test_a_refused_row_is_told_by_its_line(tmp_path):
     table = read_table(written(tmp_path, "a\n1\n2\nx\n"))
     error = refuse("column 'a'", got="'x' in row 2", want="a number")
     assert str(table.locate(error)) == "rows.csv line 4, column 'a': got 'x'; expected a number."
-    other = refuse("column 'a'", got="3 infinite values", want="a number")
-    assert str(table.locate(other)) == "rows.csv: column 'a': got 3 infinite values; expected a number."
+    other = refuse("X", got="3 columns", want="4")
+    assert str(table.locate(other)) == "rows.csv: got 3 columns; expected 4."
+    table = read_table(written(tmp_path, "a\n1.5\ninf\n-inf\n"))
+    infinite = refuse("column 'a'", got="2 infinite values", want="finite numbers")
+    assert str(table.locate(infinite)).startswith("rows.csv line 3, column 'a': got 2 infinite values;")
 
 
 def test_without(tmp_path):

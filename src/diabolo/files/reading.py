@@ -95,8 +95,10 @@ class FileTable:
         found = re.match(r"column '(.+?)': got [\d,]+ infinite", message)
         if found is None or not isinstance(self.data, pa.Table):
             return None
-        values = self.data.column(found.group(1)).to_numpy()
-        return int(np.argmax(np.isinf(values.astype(np.float64))))
+        values = self.data.column(found.group(1))
+        if not pa.types.is_floating(values.type):
+            return None
+        return int(np.argmax(np.isinf(values.to_numpy())))
 
 
 def read_table(path: str | Path, *, missing: Sequence[str] = (), index: str | None = None) -> FileTable:
