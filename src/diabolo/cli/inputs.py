@@ -1,0 +1,171 @@
+"""What the verbs share: options made into an estimator, files into rows that suit a model."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib
+import inspect
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diabolo.checks import InputError, nearest, refuse
+from diabolo.cli.console import say
+
+if TYPE_CHECKING:
+    from diabolo.files import FileTable
+
+FAMILIES = {
+    "vae": ("diabolo.families.vae", "VAE"),
+    "autoencoder": ("diabolo.families.autoencoder", "Autoencoder"),
+    "denoising": ("diabolo.families.denoising", "DenoisingAutoencoder"),
+}
+
+
+def opened(data: str, missing: str | None, index: str | None, quiet: bool) -> FileTable:
+    """Read DATA and say what was read."""
+    from diabolo.files import read_table
+
+    table = read_table(data, missing=missing.split(",") if missing else (), index=index)
+    if not quiet:
+        sizes = [f"{size:,}" for size in table.data.shape[1:]] or ["1"]
+        what = f"{sizes[0]} columns" if len(sizes) == 1 else f"{' × '.join(sizes)} pixels"
+        say(table.path.name, ", ".join([f"{len(table):,} rows of {what}", *table.notes]))
+    return table
+
+
+def made(family: str, settings: list[str], kinds: list[str], seed: int) -> Any:
+    """The estimator that the options describe."""
+    if family not in FAMILIES:
+        raise refuse("--family", got=repr(family), want="a family", fix=nearest(family, FAMILIES))
+    module, name = FAMILIES[family]
+    estimator = getattr(importlib.import_module(module), name)
+    known = list(inspect.signature(estimator).parameters)
+    params: dict[str, Any] = {"random_state": seed}
+    for setting in settings:
+        key, value = _pair("--set", setting)
+        if key not in known:
+            raise refuse(
+                f"--set {setting}",
+                got=f"parameter {key!r}",
+                want=f"a parameter of {name}",
+                fix=nearest(key, known),
+            )
+        params[key] = _value(value)
+    if kinds:
+        params["kinds"] = dict(_pair("--kind", kind) for kind in kinds)
+    return estimator(**params)
+
+
+def _pair(option: str, text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (key and equals and value):
+        example = "age=count" if option == "--kind" else "n_components=2"
+        raise refuse(f"{option} {text}", got=repr(text), want=f"a name and a value, as in {option} {example}")
+    return key.strip(), value.strip()
+
+
+def _value(text: str) -> Any:
+    """A Python literal where it is one, else the text itself."""
+    try:
+        return ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(text.lower(), text))
+    except (ValueError, SyntaxError):
+        return text
+
+
+def loaded(model: Path) -> Any:
+    """The estimator of a model file."""
+    from diabolo.saving import load
+
+    if model.suffix.lower() != ".safetensors" and model.exists():
+        fix = "The model comes first, then the data."
+        raise refuse(str(model), got="a file that is no model", want="a .safetensors file", fix=fix)
+    return load(model)
+
+
+def model_and_rows(
+    model: Path, data: str, missing: str | None, index: str | None, quiet: bool, kept: str | None = None
+) -> tuple[Any, FileTable]:
+    """Load MODEL, read DATA, and give the model the columns it knows in its order; the rest are left out.
+
+    `kept` names a column that stays at the end even so.
+    """
+    estimator = loaded(model)
+    table = opened(data, missing, index, quiet)
+    names = getattr(table.data, "column_names", [])
+    if kept is not None and kept not in names:
+        fix = nearest(kept, names) if names else ""
+        raise refuse(f"--color {kept}", got="no such column", want=f"one of {table.path.name}", fix=fix)
+    schema = estimator.schema_
+    if schema.container not in {"pandas", "polars", "pyarrow"} or not hasattr(table.data, "column_names"):
+        return estimator, table
+    wanted = [str(column.name) for column in schema.columns]
+    found = table.data.column_names
+    for name in wanted:
+        if name not in found:
+            got, fix = f"no column {name!r}", nearest(name, found)
+            raise refuse(table.path.name, got=got, want="the columns the model was fitted on", fix=fix)
+    unknown = [name for name in found if name not in wanted and name != kept]
+    if unknown and not quiet:
+        more = ", ..." if len(unknown) > 5 else ""
+        say("left out", f"{', '.join(unknown[:5])}{more}: not in the model")
+    return estimator, table.select(wanted if kept is None or kept in wanted else [*wanted, kept])
+
+
+def colored(table: FileTable, estimator: Any, color: str | None) -> tuple[FileTable, Any]:
+    """The column that colours the map; one that the model does not know is taken out of its rows."""
+    if color is None or color in column_names(estimator):
+        return table, color
+    return table.without([color]), {color: table.data.column(color)}
+
+
+@contextlib.contextmanager
+def told(table: FileTable, *, fitting: bool = False) -> Iterator[None]:
+    """Refusals of rows name file and line, and speak of options where the library speaks of parameters."""
+    try:
+        yield
+    except InputError as error:
+        if str(error).startswith(("parameter ", "kinds")):
+            raise
+        located = table.locate(error)
+        said = re.sub(r"kinds=\{'([^']+)': '(\w+)'\}", r"--kind \1=\2", str(located))
+        said = said.replace("Make it a gap, or use", "Add --missing with its spelling, or")
+        if not fitting:  # the columns' kinds are long decided
+            said = re.sub(r",? or --kind \S+\.$", ".", said)
+        raise type(error)(said) from None
+
+
+def needs_images(estimator: Any, output: Path) -> None:
+    """Refuse a folder for rows that are no pictures, before the work."""
+    from diabolo.files import check_output
+
+    if estimator.schema_.image_shape is None:
+        check_output(output)
+
+
+def as_pictures(estimator: Any, rows: Any, output: Path) -> Any:
+    """Grey levels as the bytes they are, where they go to picture files."""
+    from diabolo.files import as_bytes
+
+    pixels = estimator.schema_.columns[0].kind.name == "pixels"
+    return as_bytes(rows, 0.0, 255.0) if pixels and not output.suffix else rows
+
+
+def column_names(estimator: Any) -> list[str]:
+    """Of the training table; of images, one per pixel."""
+    return [str(column.name) for column in estimator.schema_.columns]
+
+
+def kinds_line(schema: Any) -> str:
+    """`4 real, 2 categorical; 1 given`."""
+    counts = Counter(column.kind.name for column in schema.columns)
+    return ", ".join(f"{count:,} {kind}" for kind, count in counts.most_common())
+
+
+def wrote(output: Path, what: str, quiet: bool) -> None:
+    """Say where the results are."""
+    if not quiet:
+        say("wrote", f"{output}  {what}")

@@ -1,0 +1,332 @@
+"""The command line: results land in files, in order and beside their index; refusals are one sentence."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from fitted import PENGUINS
+from sklearn.datasets import load_digits
+from typer.testing import CliRunner
+
+import diabolo
+from diabolo.cli import app
+from diabolo.files import read_table, write_table
+
+SMALL = ["--set", "max_steps=200", "--set", "hidden_layer_sizes=(16,)"]
+
+
+def run(*args: object, code: int = 0) -> str:
+    """What a command prints, stdout and stderr together."""
+    result = CliRunner().invoke(app, [str(arg) for arg in args], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory) -> Path:
+    """A folder with the penguins, a model of them, and an index in front of their rows in another order."""
+    folder = tmp_path_factory.mktemp("files")
+    shutil.copy(PENGUINS, folder / "penguins.csv")
+    frame = pd.read_csv(PENGUINS)
+    frame.index = [f"bird {number}" for number in range(len(frame))]
+    frame[::-1].to_csv(folder / "reversed.csv")
+    frame[::-1].to_parquet(folder / "reversed.parquet")
+    said = run(
+        "fit", folder / "penguins.csv", "-o", folder / "m.safetensors", "--set", "n_components=2", *SMALL
+    )
+    assert "penguins.csv       344 rows of 7 columns" in said
+    assert "4 real, 2 categorical, 1 binary" in said and "2 components, 200 steps" in said
+    assert f"diabolo report {folder}/m.safetensors {folder}/penguins.csv -o {folder}/m.html" in said
+    return folder
+
+
+def test_fit_passes_its_options_on(tmp_path):
+    model = tmp_path / "m.safetensors"
+    options = ["--kind", "body_mass_g=count", "--exclude", "island", "--family", "denoising", "--seed", 7]
+    said = run("fit", PENGUINS, "-o", model, *SMALL, *options, "--set", "activation=tanh")
+    assert "1 count" in said and "DenoisingAutoencoder" in said
+    estimator = diabolo.load(model)
+    assert type(estimator).__name__ == "DenoisingAutoencoder"
+    kinds = {column.name: column.kind.name for column in estimator.schema_.columns}
+    assert kinds["body_mass_g"] == "count" and "island" not in kinds
+    params = estimator.get_params()
+    assert (params["activation"], params["hidden_layer_sizes"], params["random_state"]) == ("tanh", (16,), 7)
+
+
+def test_the_same_seed_writes_the_same_model(fitted, tmp_path):
+    run(
+        "fit",
+        fitted / "penguins.csv",
+        "-o",
+        tmp_path / "m.safetensors",
+        "--set",
+        "n_components=2",
+        *SMALL,
+        "-q",
+    )
+    assert (tmp_path / "m.safetensors").read_bytes() == (fitted / "m.safetensors").read_bytes()
+
+
+def test_transform_keeps_order_and_index(fitted):
+    estimator = diabolo.load(fitted / "m.safetensors")
+    codes = estimator.transform(read_table(PENGUINS).data)
+    said = run("transform", fitted / "m.safetensors", fitted / "reversed.csv", "-o", fitted / "codes.csv")
+    assert "the first column, which has no name, is the index" in said and "344 rows of 2 components" in said
+    found = pd.read_csv(fitted / "codes.csv", index_col=0)
+    assert found.index[0] == "bird 343" and list(found.columns) == ["vae0", "vae1"]
+    assert np.allclose(found.to_numpy()[::-1], codes, atol=1e-6)
+    run(
+        "transform",
+        fitted / "m.safetensors",
+        fitted / "reversed.parquet",
+        "-o",
+        fitted / "codes.parquet",
+        "-q",
+    )
+    pd.testing.assert_frame_equal(pd.read_parquet(fitted / "codes.parquet"), found, check_names=False)
+    run("transform", fitted / "m.safetensors", fitted / "penguins.csv", "-o", fitted / "codes.npy")
+    assert np.array_equal(np.load(fitted / "codes.npy"), codes)
+
+
+def test_score_says_what_the_numbers_are(fitted):
+    said = run("score", fitted / "m.safetensors", fitted / "penguins.csv", "-o", fitted / "s.parquet")
+    assert "344 rows, nats: 344 bound" in said
+    found = pd.read_parquet(fitted / "s.parquet")
+    reading = diabolo.load(fitted / "m.safetensors").log_density(read_table(PENGUINS).data)
+    assert np.array_equal(found["log_density"], reading.values)
+    assert np.array_equal(found["standard_error"], reading.standard_error)
+    assert set(found["kind"]) == {"bound"}
+    run(
+        "score",
+        fitted / "m.safetensors",
+        fitted / "penguins.csv",
+        "-o",
+        fitted / "s.csv",
+        "--draws",
+        16,
+        "-q",
+    )
+    few = diabolo.load(fitted / "m.safetensors").log_density(read_table(PENGUINS).data, n_draws=16)
+    assert np.allclose(pd.read_csv(fitted / "s.csv")["log_density"], few.values)
+
+
+def test_reconstruct_and_sample_write_rows(fitted):
+    estimator = diabolo.load(fitted / "m.safetensors")
+    run("reconstruct", fitted / "m.safetensors", fitted / "penguins.csv", "-o", fitted / "r.csv")
+    again = estimator.reconstruct(read_table(PENGUINS).data).to_pandas()
+    pd.testing.assert_frame_equal(pd.read_csv(fitted / "r.csv"), again, check_dtype=False)
+    run("sample", fitted / "m.safetensors", "-n", 5, "-o", fitted / "new.csv", "--seed", 3)
+    drawn = estimator.sample(5, random_state=3).to_pandas()
+    pd.testing.assert_frame_equal(pd.read_csv(fitted / "new.csv"), drawn, check_dtype=False)
+
+
+def test_columns_the_model_does_not_know_are_left_out(fitted, tmp_path):
+    frame = pd.read_csv(PENGUINS).assign(note="x")
+    frame[frame.columns[::-1]].to_csv(tmp_path / "more.csv", index=False)  # in another order, too
+    said = run("transform", fitted / "m.safetensors", tmp_path / "more.csv", "-o", tmp_path / "codes.npy")
+    assert "left out           note: not in the model" in said
+    expected = diabolo.load(fitted / "m.safetensors").transform(read_table(PENGUINS).data)
+    assert np.array_equal(np.load(tmp_path / "codes.npy"), expected)
+
+
+def test_report_names_lines_and_colours_by_any_column(fitted, tmp_path):
+    frame = pd.read_csv(PENGUINS).assign(colony=["north", "south"] * 172)
+    frame.to_csv(tmp_path / "more.csv", index=False)
+    run(
+        "report",
+        fitted / "m.safetensors",
+        tmp_path / "more.csv",
+        "-o",
+        tmp_path / "r.html",
+        "--color",
+        "colony",
+    )
+    text = (tmp_path / "r.html").read_text()
+    values = diabolo.load(fitted / "m.safetensors").score_samples(read_table(PENGUINS).data)
+    assert f"Least likely is line {values.argmin() + 2}," in text
+    assert ">north<" in text and "<title>more.csv" in text
+
+
+def test_images_as_array_and_as_folder(tmp_path):
+    images = (load_digits().images[:60] * 15).astype(np.uint8)
+    write_table(tmp_path / "digits", images)
+    said = run(
+        "fit", tmp_path / "digits", "-o", tmp_path / "m.safetensors", *SMALL, "--set", "n_components=2"
+    )
+    assert "60 rows of 8 × 8 pixels" in said and "64 pixels" in said
+    run("reconstruct", tmp_path / "m.safetensors", tmp_path / "digits", "-o", tmp_path / "again", "-q")
+    run("reconstruct", tmp_path / "m.safetensors", tmp_path / "digits", "-o", tmp_path / "again.npy", "-q")
+    values = np.load(tmp_path / "again.npy")
+    assert values.shape == (60, 8, 8) and np.array_equal(read_table(tmp_path / "again").data, np.rint(values))
+    run("sample", tmp_path / "m.safetensors", "-n", 3, "-o", tmp_path / "new", "-q")
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["1.png", "2.png", "3.png"]
+    run("score", tmp_path / "m.safetensors", tmp_path / "digits", "-o", tmp_path / "s.csv", "-q")
+    assert list(pd.read_csv(tmp_path / "s.csv")["file"][:2]) == ["01.png", "02.png"]
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (
+            "fit pengiuns.csv -o m2.safetensors",
+            "no such file; expected a file that exists. Did you mean 'penguins.csv'?",
+        ),
+        ("fit penguins.csv -o m2.bin", "output m2.bin: got the ending '.bin'; expected .safetensors."),
+        ("fit penguins.csv -o no/m.safetensors", "output no/m.safetensors: got no folder 'no';"),
+        ("fit penguins.csv -o m2.safetensors --set n_component=2", "of VAE. Did you mean 'n_components'?"),
+        ("fit penguins.csv -o m2.safetensors --set n_components", "as in --set n_components=2."),
+        ("fit penguins.csv -o m2.safetensors --set n_components=0", "parameter 'n_components': got 0;"),
+        (
+            "fit penguins.csv -o m2.safetensors --family vea",
+            "--family: got 'vea'; expected a family. Did you mean 'vae'?",
+        ),
+        ("fit penguins.csv -o m2.safetensors --exclude ilsand", "Did you mean 'island'?"),
+        ("transform penguins.csv m.safetensors -o c.csv", "The model comes first, then the data."),
+        (
+            "transform m.safetensors m.safetensors -o c.csv",
+            "m.safetensors: got a fitted model where rows are wanted;",
+        ),
+        ("transform cut.safetensors penguins.csv -o c.csv", "cut.safetensors: got a damaged or foreign file"),
+        ("transform m.safetensors renamed.csv -o c.csv", "renamed.csv: got no column 'sex';"),
+        (
+            "transform m.safetensors text.csv -o c.csv",
+            "text.csv line 51, column 'flipper_length_mm': got the text 'oops'",
+        ),
+        ("fit text.csv -o m2.safetensors", "or --kind flipper_length_mm=categorical."),
+        (
+            "fit infinite.csv -o m2.safetensors",
+            "infinite.csv line 52, column 'body_mass_g': got 1 infinite value",
+        ),
+        (
+            "report m.safetensors penguins.csv -o r2.html --color ilsand",
+            "of penguins.csv. Did you mean 'island'?",
+        ),
+        ("score m.safetensors penguins.csv -o s.npy", "output s.npy: got the ending '.npy'; expected .csv"),
+        ("sample m.safetensors -n 3 -o pictures", "output pictures: got no ending;"),
+        ("score m.safetensors cut.parquet -o s2.csv", "cut.parquet: got a damaged or cut-off file"),
+    ],
+)
+def test_refusals(fitted, monkeypatch, args, sentence):
+    lines = PENGUINS.read_text().splitlines()
+    broken = {
+        "text.csv": [*lines[:50], "Adelie,Dream,39,18,oops,3000,MALE", *lines[51:]],
+        "infinite.csv": [*lines[:51], "Adelie,Dream,39,18,181,inf,MALE", *lines[52:]],
+        "renamed.csv": [lines[0].replace("sex", "sexe"), *lines[1:]],
+    }
+    for name, changed in broken.items():
+        (fitted / name).write_text("\n".join(changed) + "\n")
+    (fitted / "cut.safetensors").write_bytes((fitted / "m.safetensors").read_bytes()[:5000])
+    (fitted / "cut.parquet").write_bytes((fitted / "reversed.parquet").read_bytes()[:3000])
+    before = sorted(fitted.iterdir())
+    monkeypatch.chdir(fitted)
+    said = run(*args.split(), code=2)
+    assert sentence in said.splitlines()[-1], said
+    assert "Traceback" not in said
+    assert sorted(fitted.iterdir()) == before  # nothing half-written
+
+
+def test_missing_and_index_options(fitted, tmp_path):
+    text = PENGUINS.read_text().replace(",,", ",?,").replace("species,", "id,species,", 1)
+    rows = text.splitlines()
+    (tmp_path / "q.csv").write_text(
+        "\n".join([rows[0], *(f"{k},{row}" for k, row in enumerate(rows[1:]))]) + "\n"
+    )
+    options = ["--missing", "?,-", "--index", "id", "-q"]
+    run("score", fitted / "m.safetensors", tmp_path / "q.csv", "-o", tmp_path / "s.csv", *options)
+    found = pd.read_csv(tmp_path / "s.csv")
+    assert list(found.columns) == ["id", "log_density", "standard_error", "kind"]
+    assert list(found["id"]) == list(range(344))
+    expected = diabolo.load(fitted / "m.safetensors").score_samples(read_table(PENGUINS).data)
+    assert np.allclose(found["log_density"], expected)
+
+
+def test_warnings_are_remarks(tmp_path):
+    frame = pd.DataFrame({"x": np.arange(40) / 7, "same": 1})
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    said = run("fit", tmp_path / "x.csv", "-o", tmp_path / "m.safetensors", *SMALL)
+    notes = [line for line in said.splitlines() if line.startswith("note: ")]
+    assert any("same" in note for note in notes) and ".py" not in said
+
+
+def test_help_reads_well():
+    said = run("--help")
+    for verb in ["fit", "transform", "reconstruct", "score", "sample", "report", "demo"]:
+        assert verb in said
+        assert f"diabolo {verb} " in run(verb, "--help") and "Example:" in run(verb, "--help")
+    assert run("--version").strip() == f"diabolo {diabolo.__version__}"
+    assert "Missing option" in run("fit", "x.csv", code=2)
+
+
+def environment(tmp_path: Path) -> dict[str, str]:
+    """A process's surroundings with a cache of its own."""
+    source = str(Path(diabolo.__file__).parents[1])
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    return {**kept, "PYTHONPATH": source, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+
+
+def test_a_process_keeps_its_compiled_programs_and_its_manners(fitted, tmp_path):
+    command = [sys.executable, "-m", "diabolo"]
+    done = subprocess.run(
+        [*command, "sample", fitted / "m.safetensors", "-n", "4", "-o", tmp_path / "new.csv"],
+        env=environment(tmp_path), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stderr == "" and done.stdout.split() == ["wrote", str(tmp_path / "new.csv"), "4", "rows"]
+    assert (tmp_path / "cache" / "diabolo" / "jax").is_dir() or sys.platform != "linux"
+    refused = subprocess.run(
+        [*command, "fit", "data.parquet", "-o", "m.safetensors"],
+        env=environment(tmp_path), capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert refused.returncode == 2 and refused.stdout == ""
+    assert refused.stderr == "data.parquet: got no such file; expected a file that exists.\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals differ there")
+def test_an_interrupted_verb_says_so_and_leaves_nothing(fitted, tmp_path):
+    command = [sys.executable, "-m", "diabolo", "sample", fitted / "m.safetensors", "-n", "50000000"]
+    running = subprocess.Popen([*command, "-o", tmp_path / "new.csv"], env=environment(tmp_path),
+                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    time.sleep(6)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130 and "Interrupted; nothing is half-written." in said
+    assert "Traceback" not in said and not list(tmp_path.glob("*new.csv*"))
+
+
+def test_help_imports_nothing_slow():
+    code = (
+        "import sys, json\nfrom typer.testing import CliRunner\nfrom diabolo.cli import app\n"
+        "CliRunner().invoke(app, ['--help'])\nprint(json.dumps(list(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"jax", "numpy", "pyarrow", "sklearn", "matplotlib"} & set(json.loads(run.stdout))
+
+
+def test_demo_writes_four_readings_of_each_set(tmp_path, monkeypatch):
+    from diabolo.families.vae import VAE
+
+    kept = VAE._n_steps
+    monkeypatch.setattr(VAE, "_n_steps", lambda self, rows: min(kept(self, rows), 100))
+    said = run("demo", "--out", tmp_path / "demo")
+    names = {p.name for p in (tmp_path / "demo").iterdir()}
+    for name in ("penguins", "digits"):
+        assert {
+            f"{name}.safetensors",
+            f"{name}-codes.csv",
+            f"{name}-samples.csv",
+            f"{name}-scores.csv",
+        } <= names
+        assert "Least likely" in (tmp_path / "demo" / f"{name}.html").read_text()
+    assert said.rstrip().endswith("diabolo report model.safetensors yours.csv -o report.html")
+    assert len(pd.read_csv(tmp_path / "demo" / "digits-scores.csv")) == 1797
+    assert list(pd.read_csv(tmp_path / "demo" / "digits-samples.csv").columns)[:2] == [
+        "pixel_0_0",
+        "pixel_0_1",
+    ]
