@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 __all__ = ["draw_histogram", "draw_loss", "draw_map", "draw_marginal", "new_axes", "tile"]
 
@@ -64,30 +65,20 @@ def draw_loss(shown: dict[str, Any], ax: Axes) -> Axes:
     """Loss per step; the first steep part is cut off, the rest would be a flat line."""
     step = shown["steps_per_round"]
     curves = [("training", shown["loss"], SOFT), ("held out", shown["held_out"], ROWS)]
-    for name, losses, color in curves:
+    ends = [losses[-1] if losses else -np.inf for _, losses, _ in curves]
+    for (name, losses, color), end in zip(curves, ends, strict=True):
         if losses:
             steps = step * np.arange(1, len(losses) + 1)
-            ax.plot(steps, losses, color=color, linewidth=1.6, label=name)
-            ax.annotate(
-                name,
-                (steps[-1], losses[-1]),
-                xytext=(4, 0),
-                textcoords="offset points",
-                color=color,
-                fontsize=8,
-                va="center",
-            )
+            ax.plot(steps, losses, color=color, linewidth=1.6)
+            upper = end == max(ends)
+            _remark(ax, name, steps[-1], end, color, (5, 1 if upper else -1), va="bottom" if upper else "top")
     best = shown["best_round"]
     if best is not None:
-        ax.plot(step * (best + 1), shown["held_out"][best], "o", color=ROWS, markersize=5)
-        ax.annotate(
-            "kept",
-            (step * (best + 1), shown["held_out"][best]),
-            xytext=(0, 7),
-            textcoords="offset points",
-            color=ROWS,
-            fontsize=8,
-            ha="center",
+        place = step * (best + 1), shown["held_out"][best]
+        ax.plot(*place, "o", color=ROWS, markersize=5)
+        upper = ends[1] >= ends[0]
+        _remark(
+            ax, "kept", *place, ROWS, (0, 6 if upper else -6), ha="center", va="bottom" if upper else "top"
         )
     values = np.array([loss for _, losses, _ in curves for loss in losses], np.float64)
     values = values[np.isfinite(values)]
@@ -97,6 +88,13 @@ def draw_loss(shown: dict[str, Any], ax: Axes) -> Axes:
     ax.margins(x=0.1)
     ax.set_xlim(left=0)
     return dress(ax, "training steps", f"loss, {shown['unit']}")
+
+
+def _remark(
+    ax: Axes, text: str, x: float, y: float, color: str, offset: tuple[float, float], **at: Any
+) -> None:
+    """A word beside a point; offset in points."""
+    ax.annotate(text, (x, y), xytext=offset, textcoords="offset points", color=color, fontsize=8, **at)
 
 
 def draw_map(shown: dict[str, Any], ax: Axes) -> Axes:
@@ -198,6 +196,8 @@ def draw_marginal(shown: dict[str, Any], ax: Axes) -> Axes:
             ax.xaxis.get_offset_text().set(color=SOFT, fontsize=8)
         else:
             ax.locator_params(axis="x", nbins=4)
+            if np.max(np.abs(shown["edges"])) >= 1e5:
+                ax.xaxis.set_major_formatter(EngFormatter(sep=""))  # 20k, 3M
     else:
         place = np.arange(len(shown["levels"]))[::-1]
         ax.barh(place, shown["rows"], height=0.72, color=ROWS, alpha=0.35, linewidth=0, label="data")

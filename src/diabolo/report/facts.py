@@ -25,7 +25,7 @@ N_SHOWN, N_GAPPY = 8, 3  # rows shown beside reconstructions or draws; so many o
 MIN_COMPLETE = 50  # rows without gaps, for their densities to be compared with those of draws
 N_PICTURES = 24  # images in their place
 N_DRAWS = 2000  # draws behind the marginals
-N_SCORED = 1000  # draws whose density is read
+N_SCORED = 500  # draws whose density is read
 ACTIVE = 0.01  # a component that varies by less than this share of the liveliest is not in use
 
 

@@ -102,7 +102,7 @@ def _height(marginal: dict[str, Any]) -> float:
 
 def _zoom(image_shape: list[int] | None) -> int:
     """Screen pixels per pixel."""
-    return 1 if not image_shape else max(1, round(SMALL / max(image_shape[:2])))
+    return 1 if not image_shape else -(-SMALL // max(image_shape[:2]))
 
 
 @functools.cache

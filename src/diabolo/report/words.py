@@ -47,7 +47,7 @@ def opening(summary: dict[str, Any]) -> list[str]:
     """What was read, how the model describes it, what is least likely: a sentence each."""
     read, model, density = summary["read"], summary["model"], summary["density"]
     thing = "an image" if read["image_shape"] else "a row"
-    return [_what_was_read(read), _how_it_fits(model, density, thing), _what_is_odd(density)]
+    return [_what_was_read(read), _how_it_fits(model, density, thing), _what_is_odd(read, density)]
 
 
 def _what_was_read(read: dict[str, Any]) -> str:
@@ -58,13 +58,14 @@ def _what_was_read(read: dict[str, Any]) -> str:
     else:
         kinds = ", ".join(f"{n} {kind}" for kind, n in read["kinds"].items())
         text = f"{counted(read['n_rows'], 'row')} of {counted(read['n_columns'], 'column')}: {kinds}."
-    if read["n_gaps"]:
-        text += f" {read['n_gaps']:,} of {read['n_cells']:,} cells are gaps."
-    else:
-        text += " No cell is missing."
+    whose = ""
     if read["n_looked_at"] < read["n_rows"]:
         text += f" This page looks at {read['n_looked_at']:,} of them, drawn at random with a fixed seed."
-    return text
+        whose = "their "
+    cell = "pixel" if read["image_shape"] else "cell"
+    if not read["n_gaps"]:
+        return f"{text} No {cell} is missing."
+    return f"{text} {read['n_gaps']:,} of {whose}{read['n_cells']:,} {cell}s are gaps."
 
 
 def _how_it_fits(model: dict[str, Any], density: dict[str, Any], thing: str) -> str:
@@ -79,9 +80,10 @@ def _how_it_fits(model: dict[str, Any], density: dict[str, Any], thing: str) -> 
     return f"{text}, gives {thing} a log-density of {value} nats on average ({article} {claim})."
 
 
-def _what_is_odd(density: dict[str, Any]) -> str:
+def _what_is_odd(read: dict[str, Any], density: dict[str, Any]) -> str:
     worst = density["oddest"][0]
-    text = f"Least likely is {worst['label']}, at {nats(worst['log_density'], worst['standard_error'])} nats."
+    among = "" if read["n_looked_at"] == read["n_rows"] else " of these"
+    text = f"Least likely{among} is {worst['label']}, at {nats(worst['log_density'], worst['standard_error'])} nats."
     if density["n_impossible"]:
         impossible = counted(density["n_impossible"], "row")
         text += f" Outside what a column can hold, and left out of the mean: {impossible}."
