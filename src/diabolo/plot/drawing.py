@@ -64,7 +64,10 @@ def shorten(text: Any, length: int = 22) -> str:
 def draw_loss(shown: dict[str, Any], ax: Axes) -> Axes:
     """Loss per step; the first steep part is cut off, the rest would be a flat line."""
     step = shown["steps_per_round"]
-    curves = [("training", shown["loss"], SOFT), ("held out", shown["held_out"], ROWS)]
+    best = shown["best_round"]
+    at_the_end = best is not None and best == len(shown["held_out"]) - 1
+    held_out = "held out, kept" if at_the_end else "held out"
+    curves = [("training", shown["loss"], SOFT), (held_out, shown["held_out"], ROWS)]
     ends = [losses[-1] if losses else -np.inf for _, losses, _ in curves]
     for (name, losses, color), end in zip(curves, ends, strict=True):
         if losses:
@@ -72,14 +75,12 @@ def draw_loss(shown: dict[str, Any], ax: Axes) -> Axes:
             ax.plot(steps, losses, color=color, linewidth=1.6)
             upper = end == max(ends)
             _remark(ax, name, steps[-1], end, color, (5, 1 if upper else -1), va="bottom" if upper else "top")
-    best = shown["best_round"]
     if best is not None:
         place = step * (best + 1), shown["held_out"][best]
         ax.plot(*place, "o", color=ROWS, markersize=5)
-        upper = ends[1] >= ends[0]
-        _remark(
-            ax, "kept", *place, ROWS, (0, 6 if upper else -6), ha="center", va="bottom" if upper else "top"
-        )
+        if not at_the_end:
+            side = 1 if ends[1] >= ends[0] else -1
+            _remark(ax, "kept", *place, ROWS, (0, 6 * side), ha="center", va=("top", "bottom")[side > 0])
     values = np.array([loss for _, losses, _ in curves for loss in losses], np.float64)
     values = values[np.isfinite(values)]
     if len(values) > 20:

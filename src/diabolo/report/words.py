@@ -83,7 +83,8 @@ def _how_it_fits(model: dict[str, Any], density: dict[str, Any], thing: str) -> 
 def _what_is_odd(read: dict[str, Any], density: dict[str, Any]) -> str:
     worst = density["oddest"][0]
     among = "" if read["n_looked_at"] == read["n_rows"] else " of these"
-    text = f"Least likely{among} is {worst['label']}, at {nats(worst['log_density'], worst['standard_error'])} nats."
+    value = nats(worst["log_density"], worst["standard_error"])
+    text = f"Least likely{among} is {worst['label']}, at {value} nats."
     if density["n_impossible"]:
         impossible = counted(density["n_impossible"], "row")
         text += f" Outside what a column can hold, and left out of the mean: {impossible}."
