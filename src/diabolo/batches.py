@@ -1,0 +1,132 @@
+"""Rows as the models see them, and the order in which training visits them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from diabolo.table import Rows
+
+__all__ = ["Batch", "Batches", "chunks", "row_keys"]
+
+
+class Batch(eqx.Module):
+    """Encoded rows on the device.
+
+    Attributes
+    ----------
+    values : (n_rows, width) float32, 0 where not observed
+    observed : (n_rows, n_columns) bool
+    given : (n_rows, given_width) float32, the conditions
+    target : (n_rows,) or None, labels
+    weight : (n_rows,) or None, weight of each row in the loss
+    row_key : (n_rows,) random keys or None; only readings need them
+    """
+
+    values: Array
+    observed: Array
+    given: Array
+    target: Array | None = None
+    weight: Array | None = None
+    row_key: Array | None = None
+
+    @classmethod
+    def of(cls, rows: Rows, target: np.ndarray | None = None, weight: np.ndarray | None = None) -> Batch:
+        """On the host still: what is cut out of it moves to the device when it is used."""
+        return cls(rows.values, rows.observed, rows.given, target, weight)
+
+    def __getitem__(self, index: Array | slice) -> Batch:
+        return jax.tree.map(lambda leaf: leaf[index], self)
+
+    @property
+    def n_rows(self) -> int:
+        return self.values.shape[0]
+
+
+class Batches(eqx.Module):
+    """Training rows and held-out rows, on the device once, and how many make a step."""
+
+    train: Batch
+    held_out: Batch | None
+    batch_size: int = eqx.field(static=True)
+
+    @classmethod
+    def split(cls, batch: Batch, batch_size: int, validation_fraction: float, seed: int) -> Batches:
+        """Set a random share of the rows aside; with fewer than 20 rows there is nothing to spare."""
+        n_rows = batch.n_rows
+        n_held = int(round(validation_fraction * n_rows)) if n_rows >= 20 else 0
+        if not n_held:
+            return cls(jax.device_put(batch), None, min(batch_size, n_rows))
+        order = np.random.default_rng(seed).permutation(n_rows)
+        held, train = np.sort(order[:n_held]), np.sort(order[n_held:])
+        return cls(*jax.device_put((batch[train], batch[held])), min(batch_size, n_rows - n_held))
+
+    def orders(self, n_steps: int, seed: int) -> Iterator[np.ndarray]:
+        """Endless blocks of row indices (n_steps, batch_size): one permutation after the other."""
+        rng = np.random.default_rng(seed)
+        n_rows, need = self.train.n_rows, n_steps * self.batch_size
+        waiting = np.empty(0, np.int32)
+        while True:
+            pieces, n_have = [waiting], len(waiting)
+            while n_have < need:
+                pieces.append(rng.permutation(n_rows).astype(np.int32))
+                n_have += n_rows
+            stream = np.concatenate(pieces)
+            waiting = stream[need:]
+            yield stream[:need].reshape(n_steps, self.batch_size)
+
+
+def chunks(rows: Rows, size: int) -> Iterator[tuple[Batch, int]]:
+    """Cut rows into batches of exactly `size`, the last one padded, each with its number of true rows.
+
+    One size means one compiled program for every number of rows, and a row's answer that does not depend on
+    its company.
+    """
+    n_rows = len(rows.values)
+    for start in range(0, n_rows, size):
+        stop = min(start + size, n_rows)
+        parts = (rows.values[start:stop], rows.observed[start:stop], rows.given[start:stop])
+        if stop - start < size:
+            parts = tuple(np.pad(part, ((0, size - (stop - start)), (0, 0))) for part in parts)  # type: ignore[assignment]
+        yield Batch(*parts), stop - start
+
+
+def row_keys(batch: Batch, key: Array) -> Array:
+    """A random key per row from the seed and the bits of the row itself.
+
+    Parameters
+    ----------
+    batch : n_rows rows
+    key : one key, the seed
+
+    Returns
+    -------
+    (n_rows,) keys. Equal rows have equal keys, in any order and any company; different rows have independent
+    ones, up to collisions of a 64-bit hash.
+    """
+    words = [
+        jax.lax.bitcast_convert_type(batch.values, jnp.uint32),
+        jax.lax.bitcast_convert_type(batch.given, jnp.uint32),
+        batch.observed.astype(jnp.uint32),
+    ]
+    word = jnp.concatenate(words, axis=1)  # (n_rows, n_words)
+    place = jnp.arange(word.shape[1], dtype=jnp.uint32)
+
+    def hashed(salt: int) -> Array:
+        # Integer arithmetic wraps and is associative: the sum is the same however it is split.
+        return _mix(jnp.sum(_mix(word ^ _mix(place + jnp.uint32(salt))), axis=1, dtype=jnp.uint32))
+
+    fold = jax.vmap(lambda one, other: jax.random.fold_in(jax.random.fold_in(key, one), other))
+    return fold(hashed(0x9E3779B9), hashed(0x85EBCA6B))
+
+
+def _mix(word: Array) -> Array:
+    """The finaliser of MurmurHash3 (Appleby 2011, public domain): every input bit moves every output bit."""
+    word = (word ^ (word >> 16)) * jnp.uint32(0x85EBCA6B)
+    word = (word ^ (word >> 13)) * jnp.uint32(0xC2B2AE35)
+    return word ^ (word >> 16)

@@ -1,0 +1,140 @@
+"""Distributions of a row's code: what an encoder says, and what importance sampling proposes."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.linalg import solve_triangular
+
+__all__ = ["DiagonalGaussian", "DrawsCodes", "LocalStrata", "gaussian_log_prob"]
+
+_LOG_TWO_PI = math.log(2.0 * math.pi)
+
+
+class DrawsCodes(Protocol):
+    """A distribution of codes, one for all rows."""
+
+    def draw(self, key: Array, n: int) -> Array: ...
+
+    def log_prob(self, codes: Array) -> Array: ...
+
+
+class DiagonalGaussian(eqx.Module):
+    """Independent Gaussians, one per component of the code.
+
+    Attributes
+    ----------
+    mean, log_scale : (n_rows, n_components)
+    """
+
+    mean: Array
+    log_scale: Array
+
+    def draw_one(self, key: Array) -> Array:
+        """One draw per row by reparameterisation (Kingma & Welling 2014, section 2.4): (n_rows, n_components)."""
+        return self.mean + jnp.exp(self.log_scale) * jax.random.normal(key, self.mean.shape)
+
+    def divergence(self) -> Array:
+        """KL to the standard normal, per component, nats: (n_rows, n_components).
+
+        Source: Kingma & Welling 2014, appendix B, arXiv:1312.6114.
+        """
+        return 0.5 * (self.mean**2 + jnp.exp(2.0 * self.log_scale) - 1.0) - self.log_scale
+
+    def widened(self, factor: float) -> DiagonalGaussian:
+        """The same, `factor` times as wide: importance weights want tails heavier than the target's."""
+        return DiagonalGaussian(self.mean, self.log_scale + math.log(factor))
+
+    def counts(self, n_draws: int) -> tuple[int, ...]:
+        """One stratum."""
+        return (n_draws,)
+
+    def draw(self, keys: Array, n_draws: int) -> tuple[Array, Array]:
+        """Draws for importance sampling.
+
+        Parameters
+        ----------
+        keys : (n_rows,) one random key per row
+
+        Returns
+        -------
+        codes : (n_rows, n_draws, n_components)
+        log_q : (n_rows, n_draws) nats
+        """
+        n_components = self.mean.shape[-1]
+        noise = jax.vmap(lambda key: jax.random.normal(key, (n_draws, n_components)))(keys)
+        codes = self.mean[:, None] + jnp.exp(self.log_scale)[:, None] * noise
+        log_q = -0.5 * jnp.sum(noise**2, -1) - jnp.sum(self.log_scale, -1)[:, None]
+        return codes, log_q - 0.5 * n_components * _LOG_TWO_PI
+
+
+class LocalStrata(eqx.Module):
+    """Gaussians of several widths around one point, and the prior: a fixed number of draws from each (stratified).
+
+    All draws are weighed by the density of the whole mixture, in the proportions actually drawn, so that a stratum
+    that misses the target costs little: deterministic mixture sampling (Owen & Zhou 2000; the balance heuristic of
+    Veach & Guibas 1995).
+
+    Attributes
+    ----------
+    mean : (n_rows, n_components)
+    factor : (n_rows, n_components, n_components), lower Cholesky factor of the covariance at width 1
+    prior : what `draw(key, n)` and `log_prob(codes)` belong to
+    widths : multiples of the covariance factor, one per local stratum
+    shares : their shares of the draws; the rest goes to the prior
+    """
+
+    mean: Array
+    factor: Array
+    prior: DrawsCodes
+    widths: tuple[float, ...] = eqx.field(static=True)
+    shares: tuple[float, ...] = eqx.field(static=True)
+
+    def counts(self, n_draws: int) -> tuple[int, ...]:
+        """Whole draws per stratum, in order, the prior's last."""
+        edges = np.rint(np.cumsum(self.shares) * n_draws).astype(int)
+        return tuple(int(n) for n in np.diff([0, *edges, n_draws]))
+
+    def draw(self, keys: Array, n_draws: int) -> tuple[Array, Array]:
+        """As `DiagonalGaussian.draw`; draws come stratum by stratum."""
+        return jax.vmap(lambda *row: self._draw_row(*row, n_draws))(keys, self.mean, self.factor)
+
+    def _draw_row(self, key: Array, mean: Array, factor: Array, n_draws: int) -> tuple[Array, Array]:
+        *n_local, n_prior = self.counts(n_draws)
+        key_local, key_prior = jax.random.split(key)
+        n_components = len(mean)
+        noise = jax.random.normal(key_local, (n_draws - n_prior, n_components))
+        width = np.repeat(np.asarray(self.widths, np.float32), n_local)
+        codes = jnp.concatenate([mean + (width[:, None] * noise) @ factor.T, self.prior.draw(key_prior, n_prior)])
+        unit = gaussian_log_prob(codes, mean, factor)
+        log_peak = -jnp.sum(jnp.log(jnp.diagonal(factor))) - 0.5 * n_components * _LOG_TWO_PI
+        parts = [
+            math.log(n / n_draws) + (unit - log_peak) / w**2 + log_peak - n_components * math.log(w)
+            for w, n in zip(self.widths, n_local, strict=True)
+            if n
+        ]
+        if n_prior:
+            parts.append(math.log(n_prior / n_draws) + self.prior.log_prob(codes))
+        return codes, jax.nn.logsumexp(jnp.stack(parts), axis=0)
+
+
+def gaussian_log_prob(codes: Array, mean: Array, factor: Array) -> Array:
+    """Log-density of one full-covariance Gaussian, nats.
+
+    Parameters
+    ----------
+    codes : (n, n_components);  mean : (n_components,);  factor : (n_components, n_components), lower Cholesky
+
+    Returns
+    -------
+    (n,)
+    """
+    white = solve_triangular(factor, (codes - mean).T, lower=True)  # (n_components, n)
+    log_volume = jnp.sum(jnp.log(jnp.diagonal(factor)))
+    return -0.5 * jnp.sum(white**2, 0) - log_volume - 0.5 * len(mean) * _LOG_TWO_PI

@@ -1,0 +1,145 @@
+"""What an autoencoder without a prior needs to become a density: a borrowed prior, a noise, and where to look for codes.
+
+Reconstruction models p(x | its own code), not p(x). After training, a Gaussian mixture is fitted to the codes as
+the prior p(z), the columns' noise to held-out rows, and p(x) is the integral of p(x | z) p(z).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from diabolo.batches import Batch, Batches
+from diabolo.codes import LocalStrata
+from diabolo.joint import JointLikelihood
+from diabolo.model import CodeModel, Decoder, Encoder, Loss, State
+from diabolo.objectives import weighted_mean
+from diabolo.priors import MixturePrior
+
+__all__ = ["DeterministicModel"]
+
+_N_CLIMBS = 8  # Newton steps from the code towards the posterior's mode
+_SHRINKS = (1.0, 0.5, 0.2, 0.05, 0.01, 0.0)  # tried at each: the best is kept, staying put included
+_WIDTHS, _SHARES = (1.0, 1.5, 3.0), (0.45, 0.25, 0.1)  # of the strata around the mode; the rest to the prior
+
+
+class DeterministicModel(CodeModel):
+    """Encoder and decoder trained on reconstruction. Abstract: a family says what the encoder is shown."""
+
+    density_kind: ClassVar[str] = "bound"
+    keeps_best: ClassVar[bool] = True
+
+    likelihood: eqx.AbstractVar[JointLikelihood]
+    encoder: eqx.AbstractVar[Encoder]
+    decoder: eqx.AbstractVar[Decoder]
+    prior: eqx.AbstractVar[MixturePrior]
+    is_scale: eqx.AbstractVar[Array]  # (n_params,) 0 or 1: parameters that stay at one spread while training
+
+    def trainable(self) -> Self:
+        fixed = lambda model: (model.prior, model.is_scale)  # noqa: E731
+        return eqx.tree_at(fixed, super().trainable(), replace_fn=lambda part: jax.tree.map(lambda _: False, part))
+
+    def shown(self, batch: Batch, key: Array) -> Batch:
+        """What the encoder sees of a row in training: the row itself, unless a family corrupts it."""
+        return batch
+
+    def loss(self, batch: Batch, key: Array, state: State) -> Loss:
+        """Squared error of real columns, cross-entropy of the others: -log p(x | code) at unit spread, nats."""
+        error = -self._at_unit_spread(batch, self.shown(batch, key))
+        return Loss(weighted_mean(error, batch.weight), {}, state)
+
+    def held_out(self, batch: Batch, key: Array) -> Array:
+        """The same on rows as they are: reconstruction, not density."""
+        return self._at_unit_spread(batch, batch)
+
+    def _at_unit_spread(self, batch: Batch, shown: Batch) -> Array:
+        params = self.decode(self.encode(shown), batch.given)
+        cells = self.likelihood.log_prob(params * (1.0 - self.is_scale), batch.values)
+        return jnp.sum(jnp.where(batch.observed, cells, 0.0), axis=-1)
+
+    def encode(self, batch: Batch) -> dict[str, Array]:
+        return self.split(self.encoder(self.encoder.embed(batch)))
+
+    def log_prior(self, codes: dict[str, Array]) -> Array:
+        return self.prior.log_prob(self.join(codes))
+
+    def draw_prior(self, key: Array, n: int) -> dict[str, Array]:
+        return self.split(self.prior.draw(key, n))
+
+    def finish(self, batches: Batches, key: Array) -> Self:
+        """Fit the prior to the training codes and the shared parameters to held-out rows (else to training rows)."""
+        codes = np.asarray(_join_codes(self, batches.train))
+        seed = int(np.asarray(jax.random.key_data(key)).ravel()[-1]) % 2**31
+        prior = MixturePrior.fitted(codes, seed)
+        rows = batches.train if batches.held_out is None else batches.held_out
+        return eqx.tree_at(lambda model: (model.prior, model.decoder), self, (prior, _with_noise(self, rows)))
+
+    def proposal(self, batch: Batch) -> LocalStrata:
+        """Gaussians of several widths at the posterior's mode, shaped by its curvature, and the prior."""
+        starts = self.join(self.encode(batch))
+        mode, factor = jax.vmap(self._locate)(batch, starts)
+        return LocalStrata(mode, factor, self.prior, _WIDTHS, _SHARES)
+
+    def _locate(self, row: Batch, start: Array) -> tuple[Array, Array]:
+        """Mode of p(z | x) near the row's code, and a Cholesky factor of the inverse curvature there."""
+        one = jax.tree.map(lambda leaf: leaf[None], row)
+
+        def log_joint(code: Array) -> Array:
+            groups = self.split(code[None])
+            return (self.log_likelihood(one, groups) + self.log_prior(groups))[0]
+
+        prior_mean, prior_factor = self.prior.moments()
+        floor = 1.0 / jnp.max(jnp.sum(prior_factor**2, axis=1))  # no direction is flatter than the prior's widest
+
+        def curvature(code: Array) -> tuple[Array, Array]:
+            """Eigenvalues and vectors of -d² log p(x, z) / dz², made positive."""
+            values, vectors = jnp.linalg.eigh(-jax.hessian(log_joint)(code))
+            return jnp.maximum(jnp.abs(values), floor), vectors
+
+        def climb(_: int, code: Array) -> Array:
+            values, vectors = curvature(code)
+            step = vectors @ ((vectors.T @ jax.grad(log_joint)(code)) / values)
+            tried = code + jnp.asarray(_SHRINKS)[:, None] * step
+            heights = jax.vmap(log_joint)(tried)
+            return tried[jnp.argmax(jnp.where(jnp.isfinite(heights), heights, -jnp.inf))]
+
+        nearer = jnp.stack([start, prior_mean])
+        begin = nearer[jnp.argmax(jax.vmap(log_joint)(nearer))]
+        mode = jax.lax.fori_loop(0, _N_CLIMBS, climb, begin)
+        values, vectors = curvature(mode)
+        covariance = (vectors / values) @ vectors.T
+        jitter = 1e-6 * jnp.trace(covariance) / len(mode)
+        return mode, jnp.linalg.cholesky(covariance + jitter * jnp.eye(len(mode)))
+
+
+@eqx.filter_jit
+def _join_codes(model: DeterministicModel, batch: Batch) -> Array:
+    return model.join(model.encode(batch))
+
+
+@eqx.filter_jit
+def _with_noise(model: DeterministicModel, batch: Batch, n_steps: int = 400, rate: float = 0.05) -> Decoder:
+    """The decoder with shared parameters of greatest likelihood given each row's own code, by Adam."""
+    decoder = model.decoder
+    params = model.decode(model.encode(batch), batch.given)
+    free = params * (1.0 - decoder.is_shared)
+    total = params[0] * decoder.is_shared * (1.0 - model.is_scale)
+    adam = optax.adam(optax.cosine_decay_schedule(rate, n_steps))
+
+    def loss(total: Array) -> Array:
+        cells = model.likelihood.log_prob(free + total * decoder.is_shared, batch.values)
+        return -jnp.sum(jnp.where(batch.observed, cells, 0.0)) / len(batch.values)
+
+    def step(_: int, carry: tuple[Array, optax.OptState]) -> tuple[Array, optax.OptState]:
+        total, state = carry
+        update, state = adam.update(jax.grad(loss)(total), state)
+        return optax.apply_updates(total, update), state
+
+    total, _ = jax.lax.fori_loop(0, n_steps, step, (total, adam.init(total)))
+    return decoder.with_shared(total)

@@ -1,0 +1,446 @@
+"""The scikit-learn face: it stores parameters, has a model, and asks the floors below."""
+
+from __future__ import annotations
+
+import abc
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax import Array
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from diabolo import density, engine, progress, saving
+from diabolo.batches import Batch, Batches, chunks
+from diabolo.checks import InputError, OneOf, Range, check_params, nearest, refuse
+from diabolo.density import Reading
+from diabolo.joint import JointLikelihood
+from diabolo.model import CodeModel, Decoder, Encoder, Model
+from diabolo.priors import MixturePrior
+from diabolo.nets import ACTIVATIONS, MLP, ConvolutionalDecoder, ConvolutionalEncoder
+from diabolo.table import Rows, Schema
+
+__all__ = ["DiaboloEstimator", "Parts"]
+
+_N_DRAWS = 128  # codes per row behind score_samples
+
+
+class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, abc.ABC):
+    """One face, four readings. Abstract; a family supplies `__init__` and `build`."""
+
+    _auto: ClassVar[OneOf] = OneOf("auto")
+    _dispersions: ClassVar[list[Any]] = [OneOf("column", "row")]
+    _constraints: ClassVar[dict[str, list[Any]]] = {
+        "n_components": [_auto, Range(1, whole=True)],
+        "hidden_layer_sizes": [_auto, Range(1, whole=True), tuple, list, np.ndarray],
+        "activation": [OneOf(*ACTIVATIONS)],
+        "network": [None, callable],
+        "batch_size": [_auto, Range(1, whole=True)],
+        "learning_rate": [_auto, Range(0.0, open_low=True)],
+        "max_steps": [_auto, Range(1, whole=True)],
+        "early_stopping": [bool, np.bool_],
+        "validation_fraction": [Range(0.0, 1.0, open_low=True, open_high=True)],
+        "n_iter_no_change": [Range(1, whole=True)],
+        "n_init": [Range(1, whole=True)],
+        "warm_start": [bool, np.bool_],
+        "verbose": [bool, np.bool_, Range(0, whole=True)],
+    }
+
+    @abc.abstractmethod
+    def build(self, schema: Schema, key: Array) -> Model:
+        """The untrained network for a table."""
+
+    # ---- learning ------------------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn the columns and train the network.
+
+        Parameters
+        ----------
+        X : array (n_rows, n_columns), data frame, or images (n_rows, height, width[, channels]); gaps allowed
+        y : ignored
+
+        Returns
+        -------
+        self
+        """
+        check_params(self.get_params(deep=False), self._constraints)
+        going_on = self.warm_start and hasattr(self, "model_")
+        _look_at_columns(self, X, reset=not going_on)
+        seed = _seed(self.random_state)
+        schema = (
+            self.schema_
+            if going_on
+            else Schema.learn(X, kinds=self.kinds, given=self.given, image_shape=self.image_shape)
+        )
+        rows = schema.encode(X)
+        fraction = self.validation_fraction if self.early_stopping else 0.0
+        batches = Batches.split(Batch.of(rows), self._batch_size(rows), fraction, seed)
+        schedule = engine.Schedule(
+            n_steps=self._n_steps(rows),
+            learning_rate=2e-3 if self.learning_rate == "auto" else float(self.learning_rate),
+            patience=self.n_iter_no_change if self.early_stopping else None,
+        )
+        key = jax.random.key(seed)
+        n_init = 1 if going_on else self.n_init
+        kept: tuple[Model, engine.History, engine.Training] | None = None
+        with progress.bar(type(self).__name__, bool(self.verbose)) as on_round:
+            for start in range(n_init):
+                key_weights, key_steps = jax.random.split(jax.random.fold_in(key, start))
+                model = self.model_ if going_on else self.build(schema, key_weights)
+                result = engine.fit(model, batches, schedule, key_steps, on_round=on_round)
+                if kept is None or result[1].best > kept[1].best:
+                    kept = result
+                if result[1].stopped == "interrupt":
+                    break
+        assert kept is not None
+        self._keep(schema, kept, kept[0].finish(batches, jax.random.fold_in(key, n_init)), seed)
+        return self
+
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        """Train on further rows at a constant rate: one pass over them.
+
+        The columns are learned from the first call's rows. Returns self.
+        """
+        check_params(self.get_params(deep=False), self._constraints)
+        first = not hasattr(self, "model_")
+        _look_at_columns(self, X, reset=first)
+        seed = _seed(self.random_state) if first else self._seed
+        schema = (
+            Schema.learn(X, kinds=self.kinds, given=self.given, image_shape=self.image_shape)
+            if first
+            else self.schema_
+        )
+        rows = schema.encode(X)
+        n_before = 0 if first else self.n_steps_
+        key_weights, key_steps = jax.random.split(jax.random.fold_in(jax.random.key(seed), n_before))
+        model = self.build(schema, key_weights) if first else self.model_
+        batches = Batches.split(Batch.of(rows), self._batch_size(rows), 0.0, seed)
+        schedule = engine.Schedule(
+            n_steps=-(-len(rows.values) // batches.batch_size),
+            learning_rate=2e-3 if self.learning_rate == "auto" else float(self.learning_rate),
+            decay="constant",
+            n_warm=1,
+        )
+        training = None if first else getattr(self, "_training", None)
+        model, history, training = engine.fit(model, batches, schedule, key_steps, training=training)
+        if not first:
+            history.losses = self.loss_curve_ + history.losses
+            history.n_steps += n_before
+        self._keep(schema, (model, history, training), model.finish(batches, key_steps), seed)
+        self._training = training
+        return self
+
+    def _keep(
+        self, schema: Schema, kept: tuple[Model, engine.History, engine.Training], model: Model, seed: int
+    ) -> None:
+        _, history, _ = kept
+        self.schema_ = schema
+        self.model_ = jax.tree.map(lambda leaf: np.asarray(leaf) if eqx.is_array(leaf) else leaf, model)
+        self.density_kind_ = model.density_kind
+        self.n_iter_ = len(history.losses)
+        self.n_steps_ = history.n_steps
+        self.loss_curve_ = history.losses
+        self.validation_scores_ = history.held_out
+        self.best_validation_score_ = history.best
+        self._seed = seed
+
+    def _n_steps(self, rows: Rows) -> int:
+        """A budget of steps that grows slowly with the rows: 2,000 at a thousand, 8,000 at a hundred thousand."""
+        if self.max_steps != "auto":
+            return int(self.max_steps)
+        return int(np.clip(2000 * (len(rows.values) / 1000) ** 0.3, 1000, 10_000) // 100 * 100)
+
+    def _batch_size(self, rows: Rows) -> int:
+        return 128 if self.batch_size == "auto" else int(self.batch_size)
+
+    # ---- manifold ------------------------------------------------------------------------------------------
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Codes of rows, deterministic: (n_rows, n_components) float64."""
+        rows = self._encode(X)
+        out = [(_codes(self.model_, batch), n) for batch, n in chunks(rows, _chunk_size(rows.values.shape[1]))]
+        return _gathered(out)
+
+    def inverse_transform(self, Z: Any, given: Any = None) -> Any:
+        """Codes back to data space: the expected value of numbers, the likeliest level of categories.
+
+        Parameters
+        ----------
+        Z : (n_rows, n_components)
+        given : the conditions of each row, where the model has any
+
+        Returns
+        -------
+        rows in the container of the training data, with its dtypes
+        """
+        check_is_fitted(self)
+        codes = np.asarray(Z, np.float32)
+        if codes.ndim != 2 or codes.shape[1] != self._n_features_out:
+            raise refuse(
+                "codes", got=f"an array of shape {codes.shape}", want=f"(n_rows, {self._n_features_out})"
+            )
+        conditions = self._conditions(given, len(codes))
+        size = _chunk_size(self.schema_.width)
+        out = []
+        for start in range(0, len(codes), size):
+            n = min(size, len(codes) - start)
+            pad = ((0, size - n), (0, 0))
+            out.append(
+                (
+                    _means(
+                        self.model_,
+                        np.pad(codes[start : start + n], pad),
+                        np.pad(conditions[start : start + n], pad),
+                    ),
+                    n,
+                )
+            )
+        return self.schema_.decode(_gathered(out), like=Z)
+
+    def reconstruct(self, X: Any) -> Any:
+        """Rows through encoder and decoder: what the code keeps of them, in the container of X."""
+        rows = self._encode(X)
+        out = []
+        for batch, n in chunks(rows, _chunk_size(rows.values.shape[1])):
+            codes = _codes(self.model_, batch)
+            out.append((_means(self.model_, codes, batch.given), n))
+        return self.schema_.decode(_gathered(out), like=X)
+
+    # ---- generation ----------------------------------------------------------------------------------------
+
+    def sample(self, n_samples: int = 1, *, given: Any = None, random_state: Any = None) -> Any:
+        """Draw rows like the training rows: draws, not means.
+
+        Parameters
+        ----------
+        n_samples : how many
+        given : (n_samples rows of) the conditions, where the model has any
+        random_state : seed; None draws anew at every call
+
+        Returns
+        -------
+        rows in the container of the training data
+        """
+        check_is_fitted(self)
+        if n_samples not in Range(1, whole=True):
+            raise refuse("parameter 'n_samples'", got=repr(n_samples), want="a whole number at least 1")
+        conditions = self._conditions(given, n_samples)
+        key = jax.random.key(_seed(random_state))
+        size = 512
+        out = []
+        for start in range(0, n_samples, size):
+            n = min(size, n_samples - start)
+            padded = np.pad(conditions[start : start + n], ((0, size - n), (0, 0)))
+            out.append((_draws(self.model_, jax.random.fold_in(key, start), padded), n))
+        return self.schema_.decode(_gathered(out), snap=True)
+
+    # ---- density -------------------------------------------------------------------------------------------
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Log-density of each row's observed cells: (n_rows,) nats, in the user's units; see `density_kind_`."""
+        return self.log_density(X).values
+
+    def log_density(self, X: Any, n_draws: int = _N_DRAWS) -> Reading:
+        """Log-density with what is claimed of it: kind, standard error, effective sample size.
+
+        Parameters
+        ----------
+        X : rows
+        n_draws : codes drawn per row; the bound tightens and the error falls with more
+
+        Returns
+        -------
+        Reading : (n_rows,) nats
+        """
+        if n_draws not in Range(1, whole=True):
+            raise refuse("parameter 'n_draws'", got=repr(n_draws), want="a whole number at least 1")
+        rows = self._encode(X)
+        assert isinstance(self.model_, CodeModel)
+        return density.importance_reading(self.model_, rows, n_draws, self._seed)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Mean of `score_samples`: nats per row, larger is better. y is ignored."""
+        return float(np.mean(self.score_samples(X)))
+
+    # ---- keeping -------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted estimator to one safetensors file; `diabolo.load` reads it."""
+        saving.save(self, path)
+
+    # ---- scikit-learn --------------------------------------------------------------------------------------
+
+    @property
+    def _n_features_out(self) -> int:
+        return sum(width for _, width in self.model_.code_widths)
+
+    def set_params(self, **params: Any) -> Self:
+        """As scikit-learn's; an unknown name is refused with the nearest known one."""
+        known = self.get_params(deep=True)
+        for name in params:
+            if name not in known:
+                raise refuse(
+                    f"parameter {name!r} of {type(self).__name__}",
+                    got="an unknown name (Invalid parameter)",
+                    want="one of its parameters",
+                    fix=nearest(name, known),
+                )
+        return super().set_params(**params)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+    def _encode(self, X: Any) -> Rows:
+        check_is_fitted(self)
+        _look_at_columns(self, X, reset=False)
+        return self.schema_.encode(X)
+
+    def _conditions(self, given: Any, n_rows: int) -> np.ndarray:
+        width = self.schema_.given_width
+        if not width:
+            if given is not None:
+                raise refuse("given", got="conditions", want="none", fix="Fit with given= to condition on columns.")
+            return np.zeros((n_rows, 0), np.float32)
+        if given is None:
+            raise refuse("given", got="nothing", want="a value for each column the model was conditioned on")
+        conditions = self.schema_.encode_given(given)
+        if len(conditions) == 1:
+            conditions = np.repeat(conditions, n_rows, axis=0)
+        if len(conditions) != n_rows:
+            raise refuse("given", got=f"{len(conditions)} rows", want=f"1 or {n_rows} rows")
+        return conditions
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What every family with an encoder and a decoder starts from."""
+
+    likelihood: JointLikelihood
+    encoder: Encoder
+    decoder: Decoder
+    code_widths: tuple[tuple[str, int], ...]
+
+    @classmethod
+    def of(cls, estimator: Any, schema: Schema, key: Array, n_code_params: int) -> Parts:
+        """Networks of the sizes that the estimator's parameters ask for.
+
+        Parameters
+        ----------
+        estimator : has the shared parameters
+        schema : the columns
+        key : random key of the initial weights
+        n_code_params : numbers that the encoder says per component (1: a point, 2: mean and scale)
+        """
+        likelihood = schema.likelihood()
+        n_params, width = len(likelihood.initial), schema.width
+        n_components = estimator.n_components
+        if n_components == "auto":
+            n_components = int(np.clip(width // 2, 2, 16))
+        gap_columns = tuple(int(i) for i in np.flatnonzero(schema.gaps))
+        n_inputs = Encoder.n_inputs(width, gap_columns, schema.given_width)
+        key_encoder, key_decoder = jax.random.split(key)
+        inner, outer = _networks(estimator, schema)
+        encoder = Encoder(inner(n_inputs, n_code_params * n_components, key_encoder), gap_columns)
+        network = outer(n_components + schema.given_width, n_params, key_decoder)
+        shared = np.asarray(likelihood.shared, bool)
+        if getattr(estimator, "dispersion", "column") == "row":
+            shared = shared & ~np.asarray(likelihood.scale, bool)
+        decoder = Decoder.starting_at(network, np.asarray(likelihood.initial), shared)
+        return cls(likelihood, encoder, decoder, (("code", int(n_components)),))
+
+    def fields(self) -> dict[str, Any]:
+        """By name, as a model's fields."""
+        return dict(vars(self))
+
+    def borrowed(self) -> dict[str, Any]:
+        """The further fields of a deterministic model, before a prior is fitted."""
+        n_components = sum(width for _, width in self.code_widths)
+        is_scale = np.asarray(self.likelihood.scale, np.float32)
+        return {"prior": MixturePrior.standard(n_components), "is_scale": is_scale}
+
+
+def _networks(estimator: Any, schema: Schema) -> tuple[Any, Any]:
+    """The factories of encoder and decoder."""
+    if estimator.network is not None:
+        return estimator.network, estimator.network
+    sizes, activation = estimator.hidden_layer_sizes, estimator.activation
+    shape = schema.image_shape
+    if isinstance(sizes, str) and shape is not None and min(shape[:2]) >= 8:
+        full = (*shape, 1)[:3]
+        n_cells = schema.width // int(np.prod(full))
+        return (
+            lambda n_in, n_out, key: ConvolutionalEncoder(n_in, n_out, full, activation, key, n_cells=n_cells),
+            lambda n_in, n_out, key: ConvolutionalDecoder(n_in, n_out, full, activation, key),
+        )
+    if isinstance(sizes, str):
+        hidden: tuple[int, ...] = (128, 128)
+    elif isinstance(sizes, Iterable):
+        hidden = tuple(int(size) for size in sizes)
+    else:
+        hidden = (int(sizes),)
+    return (
+        lambda n_in, n_out, key: MLP(n_in, n_out, hidden, activation, key),
+        lambda n_in, n_out, key: MLP(n_in, n_out, hidden[::-1], activation, key),
+    )
+
+
+@eqx.filter_jit
+def _codes(model: CodeModel, batch: Batch) -> Array:
+    return model.join(model.encode(batch))
+
+
+@eqx.filter_jit
+def _means(model: CodeModel, codes: Array, given: Array) -> Array:
+    return model.likelihood.mean(model.decode(model.split(codes), given))
+
+
+@eqx.filter_jit
+def _draws(model: Model, key: Array, given: Array) -> Array:
+    return model.sample(key, given.shape[0], given)
+
+
+def _chunk_size(width: int) -> int:
+    """Rows per compiled call: few for wide rows, so that one row alone does not pay for thousands."""
+    return int(2 ** np.clip(18 - int(np.ceil(np.log2(max(width, 1)))), 6, 12))
+
+
+def _gathered(out: list[tuple[Array, int]]) -> np.ndarray:
+    return np.concatenate([np.asarray(block)[:n] for block, n in out]).astype(np.float64)
+
+
+def _look_at_columns(estimator: Any, X: Any, *, reset: bool) -> None:
+    """scikit-learn's bookkeeping of the number and names of columns, in our words where it refuses."""
+    if not hasattr(X, "shape") or len(X.shape) != 2:
+        return
+    try:
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def _seed(random_state: Any) -> int:
+    """A seed below 2³¹; None draws one from the system, and no global generator is touched."""
+    if random_state is None:
+        return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
+    if isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool) and random_state >= 0:
+        return int(random_state) % 2**31
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(2**31 - 1))
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**31 - 1))
+    raise refuse(
+        "parameter 'random_state'",
+        got=repr(random_state),
+        want="a whole number, a numpy generator or None",
+    )

@@ -1,0 +1,1 @@
+"""One file per member of the family: its network and its face."""

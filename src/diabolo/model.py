@@ -1,0 +1,224 @@
+"""The contract between a family's network and everything that trains or reads it."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from diabolo.batches import Batch, Batches
+from diabolo.joint import JointLikelihood
+from diabolo.nets import Network
+
+__all__ = ["CodeModel", "Decoder", "Encoder", "Loss", "Model", "Phase", "Proposal", "State"]
+
+#: Learned vectors shared by all rows (scales, thresholds) move on the scale of units, weights on that of 0.1:
+#: one learning rate serves both when the vector is stored at a tenth of its size.
+_SHARED_GAIN = 10.0
+
+
+class State(NamedTuple):
+    """What rides along in the scan: steps done, steps planned (0 if open), and whatever a family keeps running."""
+
+    step: Array
+    n_steps: Array
+    running: Any = None
+
+
+class Loss(NamedTuple):
+    """Mean loss of a batch in nats per row, its parts by name, and the state after it."""
+
+    value: Array
+    parts: dict[str, Array]
+    state: State
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training: which method is the loss, which says what is trained, what share of the steps."""
+
+    name: str = "training"
+    loss: str = "loss"
+    trainable: str = "trainable"
+    share: float = 1.0
+
+
+class Proposal(Protocol):
+    """Where importance sampling draws codes from, for each row."""
+
+    def draw(self, keys: Array, n_draws: int) -> tuple[Array, Array]:
+        """One key per row to codes (n_rows, n_draws, n_components) and their log_q (n_rows, n_draws), nats."""
+        ...
+
+    def counts(self, n_draws: int) -> tuple[int, ...]:
+        """How many of the draws come from each stratum, in order."""
+        ...
+
+
+class Encoder(eqx.Module):
+    """A network over a row's cells, the gaps it was taught to see, and its conditions."""
+
+    network: Network
+    gap_columns: tuple[int, ...] = eqx.field(static=True)
+
+    @staticmethod
+    def n_inputs(width: int, gap_columns: tuple[int, ...], given_width: int) -> int:
+        return width + len(gap_columns) + given_width
+
+    def embed(self, batch: Batch) -> Array:
+        """Differentiable inputs: (n_rows, n_inputs)."""
+        parts = [batch.values]
+        if self.gap_columns:
+            parts.append(batch.observed[:, np.asarray(self.gap_columns)].astype(batch.values.dtype))
+        if batch.given.shape[1]:
+            parts.append(batch.given)
+        return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
+
+    def __call__(self, inputs: Array) -> Array:
+        return jax.vmap(self.network)(inputs)
+
+
+class Decoder(eqx.Module):
+    """A network from codes to the parameters of the columns' likelihoods.
+
+    It starts at the columns' own marginal laws; parameters shared by all rows are one learned vector.
+
+    Attributes
+    ----------
+    network : (n_components + given_width,) to (n_params,)
+    shared : (n_params,), the learned vector, a tenth of what it adds
+    start : (n_params,), the marginal laws' parameters, not trained
+    is_shared : (n_params,) 0 or 1, not trained
+    """
+
+    network: Network
+    shared: Array
+    start: Array
+    is_shared: Array
+
+    @classmethod
+    def starting_at(cls, network: Network, start: np.ndarray, is_shared: np.ndarray) -> Decoder:
+        as_float = [np.asarray(part, np.float32) for part in (np.zeros(len(start)), start, is_shared)]
+        return cls(network, *as_float)  # type: ignore[arg-type]
+
+    def __call__(self, codes: Array, given: Array) -> Array:
+        inputs = jnp.concatenate([codes, given], axis=1) if given.shape[1] else codes
+        driven = jax.vmap(self.network)(inputs) * (1.0 - self.is_shared)
+        return driven + self.start + _SHARED_GAIN * self.shared * self.is_shared
+
+    def with_shared(self, total: Array) -> Decoder:
+        """The same with the shared parameters set to `total` (n_params,)."""
+        shared = (total - self.start) / _SHARED_GAIN * self.is_shared
+        return eqx.tree_at(lambda decoder: decoder.shared, self, shared)
+
+
+class Model(eqx.Module):
+    """Anything that can be trained and read. Abstract; families are final.
+
+    Facts are declared on the class: `density_kind` says what `log_density` claims of its numbers, `has_code` whether
+    the members below exist, `keeps_best` whether held-out scores choose the weights.
+    """
+
+    likelihood: eqx.AbstractVar[JointLikelihood]
+    density_kind: eqx.AbstractClassVar[str]
+    keeps_best: eqx.AbstractClassVar[bool]
+
+    @abc.abstractmethod
+    def loss(self, batch: Batch, key: Array, state: State) -> Loss:
+        """Mean loss of a batch, nats per row."""
+
+    @abc.abstractmethod
+    def held_out(self, batch: Batch, key: Array) -> Array:
+        """(n_rows,) nats: what patience and restarts compare, larger is better, at the final weights of all terms."""
+
+    @abc.abstractmethod
+    def encode(self, batch: Batch) -> dict[str, Array]:
+        """Named groups of codes, each (n_rows, width); deterministic."""
+
+    @abc.abstractmethod
+    def decode(self, codes: dict[str, Array], given: Array) -> Array:
+        """(n_rows, n_params): the parameters of the columns' likelihoods."""
+
+    @abc.abstractmethod
+    def sample(self, key: Array, n: int, given: Array) -> Array:
+        """(n, width): encoded draws of whole rows."""
+
+    def plan(self) -> tuple[Phase, ...]:
+        return (Phase(),)
+
+    def initial_state(self) -> State:
+        return State(np.zeros((), np.int32), np.zeros((), np.int32))  # type: ignore[arg-type]
+
+    def trainable(self) -> Self:
+        """The same tree with True at every weight that training may move."""
+        return eqx.tree_at(lambda model: model.likelihood, _floats(self), replace_fn=_nothing)
+
+    def finish(self, batches: Batches, key: Array) -> Self:
+        """What is fitted after training: priors on codes, noise on held-out rows."""
+        return self
+
+
+class CodeModel(Model):
+    """A model with a code z: p(x) is an integral over z, and bounds, imputation and coding follow from four methods.
+
+    `code_widths` names the groups of codes in order; `transform` gives them side by side.
+    """
+
+    decoder: eqx.AbstractVar[Decoder]
+    code_widths: eqx.AbstractVar[tuple[tuple[str, int], ...]]
+
+    @abc.abstractmethod
+    def log_prior(self, codes: dict[str, Array]) -> Array:
+        """(n_rows,) nats."""
+
+    @abc.abstractmethod
+    def draw_prior(self, key: Array, n: int) -> dict[str, Array]:
+        """n codes from the prior."""
+
+    @abc.abstractmethod
+    def proposal(self, batch: Batch) -> Proposal:
+        """Where to look for codes that explain each row; its draws are all groups side by side."""
+
+    def trainable(self) -> Self:
+        spec = super().trainable()
+        fixed = lambda model: (model.decoder.start, model.decoder.is_shared)  # noqa: E731
+        return eqx.tree_at(fixed, spec, replace=(False, False))
+
+    def decode(self, codes: dict[str, Array], given: Array) -> Array:
+        return self.decoder(self.join(codes), given)
+
+    def log_likelihood(self, batch: Batch, codes: dict[str, Array]) -> Array:
+        """(n_rows,) nats over the observed cells: log p(x | z)."""
+        cells = self.likelihood.log_prob(self.decode(codes, batch.given), batch.values)
+        return jnp.sum(jnp.where(batch.observed, cells, 0.0), axis=-1)
+
+    def sample(self, key: Array, n: int, given: Array) -> Array:
+        key_codes, key_cells = jax.random.split(key)
+        return self.likelihood.draw(self.decode(self.draw_prior(key_codes, n), given), key_cells)
+
+    def join(self, codes: dict[str, Array]) -> Array:
+        """All groups side by side: (n_rows, n_components)."""
+        groups = [codes[name] for name, _ in self.code_widths]
+        return groups[0] if len(groups) == 1 else jnp.concatenate(groups, axis=-1)
+
+    def split(self, joined: Array) -> dict[str, Array]:
+        """The inverse of `join`."""
+        names, widths = zip(*self.code_widths, strict=True)
+        edges = np.cumsum(widths)[:-1].tolist()
+        return dict(zip(names, jnp.split(joined, edges, axis=-1), strict=True))
+
+
+def _floats(tree: Any) -> Any:
+    return jax.tree.map(
+        lambda leaf: isinstance(leaf, (np.ndarray, Array)) and np.issubdtype(leaf.dtype, np.inexact), tree
+    )
+
+
+def _nothing(tree: Any) -> Any:
+    return jax.tree.map(lambda _: False, tree)

@@ -1,0 +1,124 @@
+"""Priors on the code: what `sample` draws from and what a density is weighed by."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+
+from diabolo.codes import gaussian_log_prob
+
+__all__ = ["MixturePrior", "StandardNormal"]
+
+_MAX_ROWS = 10_000  # more rows move a mixture of 16 Gaussians by less than its own sampling error
+_SIZES = (1, 2, 4, 8, 16)
+
+
+class StandardNormal(eqx.Module):
+    """Independent unit Gaussians."""
+
+    n_components: int = eqx.field(static=True)
+
+    def log_prob(self, codes: Array) -> Array:
+        """(n, n_components) to (n,) nats."""
+        return -0.5 * jnp.sum(codes**2, -1) - 0.5 * self.n_components * math.log(2.0 * math.pi)
+
+    def draw(self, key: Array, n: int) -> Array:
+        """(n, n_components)."""
+        return jax.random.normal(key, (n, self.n_components))
+
+
+class MixturePrior(eqx.Module):
+    """A Gaussian mixture with full covariances, always padded to 16 so that every fit has one shape.
+
+    Attributes
+    ----------
+    log_weights : (16,), -inf for the padding
+    means : (16, n_components)
+    factors : (16, n_components, n_components), lower Cholesky factors of the covariances
+    """
+
+    log_weights: Array
+    means: Array
+    factors: Array
+
+    @classmethod
+    def standard(cls, n_components: int) -> MixturePrior:
+        """One unit Gaussian: the shape that a fitted prior will have."""
+        n_max = max(_SIZES)
+        log_weights = np.full(n_max, -np.inf, np.float32)
+        log_weights[0] = 0.0
+        factors = np.broadcast_to(np.eye(n_components, dtype=np.float32), (n_max, n_components, n_components))
+        return cls(log_weights, np.zeros((n_max, n_components), np.float32), factors.copy())  # type: ignore[arg-type]
+
+    @classmethod
+    def fitted(cls, codes: np.ndarray, seed: int) -> MixturePrior:
+        """Fit scikit-learn's Gaussian mixture, its size chosen by BIC.
+
+        Parameters
+        ----------
+        codes : (n_rows, n_components)
+        seed : of the mixture's starts
+
+        The size grows in powers of two until the criterion rises. A covariance never falls below 1e-4 of the
+        codes' mean variance, so that codes on a thin sheet, or a single row, still have a density.
+        """
+        codes = np.asarray(codes, np.float64)
+        if len(codes) > _MAX_ROWS:
+            codes = codes[np.random.default_rng(seed).choice(len(codes), _MAX_ROWS, replace=False)]
+        floor = max(1e-4 * float(np.mean(codes.var(axis=0))), 1e-8)
+        n_components = codes.shape[1]
+        n_free = n_components + n_components * (n_components + 1) // 2
+        best, best_criterion = None, np.inf
+        for size in _SIZES:
+            if size > 1 and size * n_free > len(codes):
+                break
+            mixture = GaussianMixture(size, reg_covar=floor, random_state=seed)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                mixture.fit(codes if len(codes) > 1 else np.repeat(codes, 2, axis=0))
+            criterion = mixture.bic(codes)
+            if criterion >= best_criterion:
+                break
+            best, best_criterion = mixture, criterion
+        prior = cls.standard(n_components)
+        if best is None:
+            return prior
+        size = best.n_components
+        prior.log_weights[:size] = np.log(best.weights_)
+        prior.log_weights[size:] = -np.inf
+        prior.means[:size] = best.means_
+        prior.factors[:size] = np.linalg.cholesky(best.covariances_)
+        return prior
+
+    @property
+    def size(self) -> int:
+        """How many Gaussians it truly has."""
+        return int(np.sum(np.isfinite(np.asarray(self.log_weights))))
+
+    def log_prob(self, codes: Array) -> Array:
+        """(n, n_components) to (n,) nats."""
+        each = jax.vmap(gaussian_log_prob, in_axes=(None, 0, 0))(codes, self.means, self.factors)
+        return jax.nn.logsumexp(each + self.log_weights[:, None], axis=0)
+
+    def draw(self, key: Array, n: int) -> Array:
+        """(n, n_components)."""
+        choose, move = jax.random.split(key)
+        chosen = jax.random.categorical(choose, self.log_weights, shape=(n,))
+        noise = jax.random.normal(move, (n, self.means.shape[1]))
+        return self.means[chosen] + jnp.einsum("nkl,nl->nk", self.factors[chosen], noise)
+
+    def moments(self) -> tuple[Array, Array]:
+        """Mean (n_components,) and lower Cholesky factor of the covariance of the whole mixture."""
+        weights = jnp.exp(self.log_weights)
+        mean = weights @ self.means
+        away = self.means - mean
+        within = jnp.einsum("s,skl,sml->km", weights, self.factors, self.factors)
+        return mean, jnp.linalg.cholesky(within + jnp.einsum("s,sk,sl->kl", weights, away, away))

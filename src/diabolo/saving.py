@@ -1,0 +1,171 @@
+"""A fitted estimator in one safetensors file: arrays, and a JSON header that says what they belong to."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+import os
+import pkgutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_bytes
+
+from diabolo.checks import nearest, refuse
+from diabolo.nets import NetworkFactory
+from diabolo.table import Schema
+
+__all__ = ["load", "save"]
+
+_FORMAT = "diabolo-1"
+_FITTED = ("n_iter_", "n_steps_", "loss_curve_", "validation_scores_", "best_validation_score_", "_seed")
+
+
+def save(estimator: Any, path: str | os.PathLike[str]) -> None:
+    """Write a fitted estimator; beside the target first, then renamed, so that nothing is half-written.
+
+    The file holds the parameters, the columns (their levels and moments, not the rows), the weights and versions. A
+    `network` factory is code and is not kept: `load(path, network=factory)` wants it again.
+    """
+    params = {name: _plain(value) for name, value in estimator.get_params(deep=False).items()}
+    params["network"] = None
+    params["random_state"] = params["random_state"] if isinstance(params["random_state"], int) else None
+    params["kinds"] = None  # the learned columns say more
+    header = {
+        "format": _FORMAT,
+        "family": type(estimator).__name__,
+        "params": params,
+        "needs_network": estimator.get_params(deep=False)["network"] is not None,
+        "schema": estimator.schema_.to_json(),
+        "fitted": {name: _plain(getattr(estimator, name)) for name in _FITTED},
+        "features": [int(estimator.n_features_in_), _plain(getattr(estimator, "feature_names_in_", None))],
+        "versions": {name: importlib.metadata.version(name) for name in ("jax", "equinox", "numpy")},
+    }
+    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in _named_arrays(estimator.model_)}
+    content = to_bytes(arrays, {"diabolo": json.dumps(header, allow_nan=True)})
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise refuse(str(path), got="a folder that does not exist", want="a path in an existing folder")
+    handle, beside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(beside, 0o666 & ~_umask())
+        os.replace(beside, target)
+    except BaseException:
+        os.unlink(beside)
+        raise
+
+
+def load(path: str | os.PathLike[str], *, network: NetworkFactory | None = None) -> Any:
+    """Read a fitted estimator that `save` wrote; no code is run from the file.
+
+    Parameters
+    ----------
+    path : the file
+    network : the factory that the estimator was made with, if it was made with one
+
+    Returns
+    -------
+    the estimator, as fitted
+    """
+    what = str(path)
+    if not Path(path).is_file():
+        close = nearest(Path(path).name, [p.name for p in Path(path).resolve().parent.glob("*")])
+        raise refuse(what, got="no such file", want="a model file", fix=close if "mean" in close else "")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = json.loads((file.metadata() or {}).get("diabolo", "null"))
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise refuse(
+            what,
+            got=f"a damaged or foreign file ({str(error).splitlines()[0]})",
+            want="a model written by diabolo",
+            fix="Fit and save it again.",
+        ) from None
+    if not isinstance(header, dict) or header.get("format") != _FORMAT:
+        got = "another program's safetensors file" if header is None else f"format {header.get('format')!r}"
+        raise refuse(what, got=got, want=f"a model of format {_FORMAT!r}", fix="Fit and save it again.")
+    if header["needs_network"] and network is None:
+        raise refuse(
+            what, got="a model made with network=", want="that factory", fix="Call load(path, network=factory)."
+        )
+    family = dict(_families()).get(header["family"])
+    if family is None:
+        raise refuse(what, got=f"family {header['family']!r}", want="a known one", fix="Update diabolo.")
+    return _rebuilt(family, header, arrays, network, what)
+
+
+def _rebuilt(
+    family: type[Any],
+    header: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    network: NetworkFactory | None,
+    what: str,
+) -> Any:
+    estimator = family(**_as_given({**header["params"], "network": network}))
+    schema = Schema.from_json(header["schema"])
+    model = estimator.build(schema, jax.random.key(0))
+    missing = [name for name, _ in _named_arrays(model) if name not in arrays]
+    if missing:
+        raise refuse(what, got=f"no array {missing[0]!r}", want="all of the model's weights")
+    leaves, structure = jax.tree.flatten(model)
+    names = iter(name for name, _ in _named_arrays(model))
+    filled = [arrays[next(names)] if _is_array(leaf) else leaf for leaf in leaves]
+    estimator.schema_, estimator.model_ = schema, jax.tree.unflatten(structure, filled)
+    estimator.density_kind_ = model.density_kind
+    for name, value in header["fitted"].items():
+        setattr(estimator, name, value)
+    estimator.n_features_in_, feature_names = header["features"]
+    if feature_names is not None:
+        estimator.feature_names_in_ = np.asarray(feature_names, object)
+    return estimator
+
+
+def _families() -> Iterator[tuple[str, type[Any]]]:
+    """Every estimator class of the floor above, found by looking, so that no room imports upwards."""
+    package = importlib.import_module("diabolo.families")
+    for found in pkgutil.iter_modules(package.__path__, "diabolo.families."):
+        module = importlib.import_module(found.name)
+        for name in module.__all__:
+            yield name, getattr(module, name)
+
+
+def _is_array(leaf: Any) -> bool:
+    return eqx.is_array(leaf) or isinstance(leaf, (np.ndarray, np.generic))
+
+
+def _named_arrays(model: Any) -> Iterator[tuple[str, np.ndarray]]:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(model):
+        if _is_array(leaf):
+            yield jax.tree_util.keystr(path), np.asarray(leaf)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers, names and lists as JSON has them."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, (int, float, str, bool, dict, type(None))) else None
+
+
+def _as_given(params: dict[str, Any]) -> dict[str, Any]:
+    """JSON's lists back to the tuples that scikit-learn's clone compares."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in params.items()}
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
