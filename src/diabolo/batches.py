@@ -59,7 +59,7 @@ class Batches(eqx.Module):
     def split(cls, batch: Batch, batch_size: int, validation_fraction: float, seed: int) -> Batches:
         """Set a random share of the rows aside; with fewer than 20 rows there is nothing to spare."""
         n_rows = batch.n_rows
-        n_held = int(round(validation_fraction * n_rows)) if n_rows >= 20 else 0
+        n_held = round(validation_fraction * n_rows) if n_rows >= 20 else 0
         if not n_held:
             return cls(jax.device_put(batch), None, min(batch_size, n_rows))
         order = np.random.default_rng(seed).permutation(n_rows)

@@ -111,7 +111,9 @@ class LocalStrata(eqx.Module):
         n_components = len(mean)
         noise = jax.random.normal(key_local, (n_draws - n_prior, n_components))
         width = np.repeat(np.asarray(self.widths, np.float32), n_local)
-        codes = jnp.concatenate([mean + (width[:, None] * noise) @ factor.T, self.prior.draw(key_prior, n_prior)])
+        codes = jnp.concatenate(
+            [mean + (width[:, None] * noise) @ factor.T, self.prior.draw(key_prior, n_prior)]
+        )
         unit = gaussian_log_prob(codes, mean, factor)
         log_peak = -jnp.sum(jnp.log(jnp.diagonal(factor))) - 0.5 * n_components * _LOG_TWO_PI
         parts = [

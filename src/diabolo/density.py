@@ -85,9 +85,7 @@ def importance_reading(model: CodeModel, rows: Rows, n_draws: int, seed: int) ->
     size = max(1, _DRAWS_PER_CHUNK // n_draws)
     size = 1 << (size.bit_length() - 1)
     key = jax.random.key(seed)
-    collected = [
-        (log_weights(model, batch, n_draws, key), n_true) for batch, n_true in chunks(rows, size)
-    ]
+    collected = [(log_weights(model, batch, n_draws, key), n_true) for batch, n_true in chunks(rows, size)]
     counts = _counts(model, rows, n_draws)
     weights = [_summary(np.asarray(block[:n_true], np.float64), counts) for block, n_true in collected]
     values, error, effective, tail = (np.concatenate(part) for part in zip(*weights, strict=True))

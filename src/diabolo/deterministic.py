@@ -1,4 +1,4 @@
-"""What an autoencoder without a prior needs to become a density: a borrowed prior, a noise, and where to look for codes.
+"""What a plain autoencoder needs to become a density: a borrowed prior, a noise, and where to look for codes.
 
 Reconstruction models p(x | its own code), not p(x). After training, a Gaussian mixture is fitted to the codes as
 the prior p(z), the columns' noise to held-out rows, and p(x) is the integral of p(x | z) p(z).
@@ -43,7 +43,9 @@ class DeterministicModel(CodeModel):
 
     def trainable(self) -> Self:
         fixed = lambda model: (model.prior, model.is_scale)  # noqa: E731
-        return eqx.tree_at(fixed, super().trainable(), replace_fn=lambda part: jax.tree.map(lambda _: False, part))
+        return eqx.tree_at(
+            fixed, super().trainable(), replace_fn=lambda part: jax.tree.map(lambda _: False, part)
+        )
 
     def shown(self, batch: Batch, key: Array) -> Batch:
         """What the encoder sees of a row in training: the row itself, unless a family corrupts it."""
@@ -95,7 +97,9 @@ class DeterministicModel(CodeModel):
             return (self.log_likelihood(one, groups) + self.log_prior(groups))[0]
 
         prior_mean, prior_factor = self.prior.moments()
-        floor = 1.0 / jnp.max(jnp.sum(prior_factor**2, axis=1))  # no direction is flatter than the prior's widest
+        floor = 1.0 / jnp.max(
+            jnp.sum(prior_factor**2, axis=1)
+        )  # no direction is flatter than the prior's widest
 
         def curvature(code: Array) -> tuple[Array, Array]:
             """Eigenvalues and vectors of -d² log p(x, z) / dz², made positive."""

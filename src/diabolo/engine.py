@@ -170,7 +170,15 @@ def _run_phase(
             rates = np.zeros(n_steps, np.float32)
             rates[:n_now] = schedule.rates(done, done + n_now)
             after, loss, parts, score = _round(
-                phase, training, frozen, batches, next(orders), rates, np.int32(n_now), np.float32(schedule.clip), key
+                phase,
+                training,
+                frozen,
+                batches,
+                next(orders),
+                rates,
+                np.int32(n_now),
+                np.float32(schedule.clip),
+                key,
             )
             loss, score = float(loss), float(score)  # the one wait for the device in a round
             if not np.isfinite(loss):
@@ -240,7 +248,7 @@ def _round(
         (loss, (parts, state)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
             weights, batch, step_key, state
         )
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         shrink = jnp.minimum(1.0, clip / (norm + 1e-6))
         gradient = jax.tree.map(lambda g: g * shrink, gradient)
         update, optimizer = moment.update(gradient, optimizer)
@@ -254,7 +262,9 @@ def _round(
     weights, optimizer, state, total, totals = jax.lax.fori_loop(0, n_steps, step, carry)
     score = jnp.asarray(-jnp.inf)
     if batches.held_out is not None:
-        score = jnp.mean(eqx.combine(weights, frozen).held_out(batches.held_out, jax.random.fold_in(key, 2**31)))
+        score = jnp.mean(
+            eqx.combine(weights, frozen).held_out(batches.held_out, jax.random.fold_in(key, 2**31))
+        )
     better = score > training.best_score
     best = jax.tree.map(lambda new, old: jnp.where(better, new, old), weights, training.best)
     after = Training(weights, optimizer, state, best, jnp.where(better, score, training.best_score))

@@ -21,8 +21,8 @@ from diabolo.checks import InputError, OneOf, Range, check_params, nearest, refu
 from diabolo.density import Reading
 from diabolo.joint import JointLikelihood
 from diabolo.model import CodeModel, Decoder, Encoder, Model
-from diabolo.priors import MixturePrior
 from diabolo.nets import ACTIVATIONS, MLP, ConvolutionalDecoder, ConvolutionalEncoder
+from diabolo.priors import MixturePrior
 from diabolo.table import Rows, Schema
 
 __all__ = ["DiaboloEstimator", "Parts"]
@@ -164,7 +164,9 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     def transform(self, X: Any) -> np.ndarray:
         """Codes of rows, deterministic: (n_rows, n_components) float64."""
         rows = self._encode(X)
-        out = [(_codes(self.model_, batch), n) for batch, n in chunks(rows, _chunk_size(rows.values.shape[1]))]
+        out = [
+            (_codes(self.model_, batch), n) for batch, n in chunks(rows, _chunk_size(rows.values.shape[1]))
+        ]
         return _gathered(out)
 
     def inverse_transform(self, Z: Any, given: Any = None) -> Any:
@@ -308,7 +310,9 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         width = self.schema_.given_width
         if not width:
             if given is not None:
-                raise refuse("given", got="conditions", want="none", fix="Fit with given= to condition on columns.")
+                raise refuse(
+                    "given", got="conditions", want="none", fix="Fit with given= to condition on columns."
+                )
             return np.zeros((n_rows, 0), np.float32)
         if given is None:
             raise refuse("given", got="nothing", want="a value for each column the model was conditioned on")
@@ -378,7 +382,9 @@ def _networks(estimator: Any, schema: Schema) -> tuple[Any, Any]:
         full = (*shape, 1)[:3]
         n_cells = schema.width // int(np.prod(full))
         return (
-            lambda n_in, n_out, key: ConvolutionalEncoder(n_in, n_out, full, activation, key, n_cells=n_cells),
+            lambda n_in, n_out, key: ConvolutionalEncoder(
+                n_in, n_out, full, activation, key, n_cells=n_cells
+            ),
             lambda n_in, n_out, key: ConvolutionalDecoder(n_in, n_out, full, activation, key),
         )
     if isinstance(sizes, str):
@@ -433,7 +439,11 @@ def _seed(random_state: Any) -> int:
     """A seed below 2³¹; None draws one from the system, and no global generator is touched."""
     if random_state is None:
         return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
-    if isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool) and random_state >= 0:
+    if (
+        isinstance(random_state, (int, np.integer))
+        and not isinstance(random_state, bool)
+        and random_state >= 0
+    ):
         return int(random_state) % 2**31
     if isinstance(random_state, np.random.RandomState):
         return int(random_state.randint(2**31 - 1))

@@ -96,7 +96,10 @@ def load(path: str | os.PathLike[str], *, network: NetworkFactory | None = None)
         raise refuse(what, got=got, want=f"a model of format {_FORMAT!r}", fix="Fit and save it again.")
     if header["needs_network"] and network is None:
         raise refuse(
-            what, got="a model made with network=", want="that factory", fix="Call load(path, network=factory)."
+            what,
+            got="a model made with network=",
+            want="that factory",
+            fix="Call load(path, network=factory).",
         )
     family = dict(_families()).get(header["family"])
     if family is None:

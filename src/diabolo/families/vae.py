@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from diabolo.batches import Batch
-from diabolo.checks import Range
 from diabolo.codes import DiagonalGaussian
 from diabolo.estimator import DiaboloEstimator, Parts
 from diabolo.joint import JointLikelihood
