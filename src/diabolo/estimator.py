@@ -141,6 +141,8 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     ) -> None:
         _, history, _ = kept
         self.schema_ = schema
+        if not hasattr(self, "n_features_in_"):  # images: scikit-learn counts the columns of tables only
+            self.n_features_in_ = schema.n_features
         self.model_ = jax.tree.map(lambda leaf: np.asarray(leaf) if eqx.is_array(leaf) else leaf, model)
         self.density_kind_ = model.density_kind
         self.n_iter_ = len(history.losses)

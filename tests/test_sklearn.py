@@ -1,0 +1,16 @@
+"""scikit-learn's own checks, on every member, with small nets so that they are quick."""
+
+import pytest
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from diabolo.families.autoencoder import Autoencoder
+from diabolo.families.denoising import DenoisingAutoencoder
+from diabolo.families.vae import VAE
+
+SMALL = {"n_components": 2, "hidden_layer_sizes": (8,), "max_steps": 100, "random_state": 0}
+
+
+@pytest.mark.filterwarnings("ignore:columns? .* hold one value")
+@parametrize_with_checks([family(**SMALL) for family in (VAE, Autoencoder, DenoisingAutoencoder)])
+def test_scikit_learn_accepts(estimator, check):
+    check(estimator)
