@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.scipy.linalg import solve_triangular
 
-__all__ = ["DiagonalGaussian", "DrawsCodes", "LocalStrata", "gaussian_log_prob"]
+__all__ = ["DiagonalGaussian", "DrawsCodes", "LocalStrata"]
 
 _LOG_TWO_PI = math.log(2.0 * math.pi)
 
@@ -84,14 +83,16 @@ class LocalStrata(eqx.Module):
     Attributes
     ----------
     mean : (n_rows, n_components)
-    factor : (n_rows, n_components, n_components), lower Cholesky factor of the covariance at width 1
+    axes : (n_rows, n_components, n_components), orthonormal columns: the covariance's principal axes
+    spread : (n_rows, n_components), standard deviations along them at width 1
     prior : what `draw(key, n)` and `log_prob(codes)` belong to
-    widths : multiples of the covariance factor, one per local stratum
+    widths : multiples of the spread, one per local stratum
     shares : their shares of the draws; the rest goes to the prior
     """
 
     mean: Array
-    factor: Array
+    axes: Array
+    spread: Array
     prior: DrawsCodes
     widths: tuple[float, ...] = eqx.field(static=True)
     shares: tuple[float, ...] = eqx.field(static=True)
@@ -103,40 +104,25 @@ class LocalStrata(eqx.Module):
 
     def draw(self, keys: Array, n_draws: int) -> tuple[Array, Array]:
         """As `DiagonalGaussian.draw`; draws come stratum by stratum."""
-        return jax.vmap(lambda *row: self._draw_row(*row, n_draws))(keys, self.mean, self.factor)
+        return jax.vmap(lambda *row: self._draw_row(*row, n_draws))(keys, self.mean, self.axes, self.spread)
 
-    def _draw_row(self, key: Array, mean: Array, factor: Array, n_draws: int) -> tuple[Array, Array]:
+    def _draw_row(
+        self, key: Array, mean: Array, axes: Array, spread: Array, n_draws: int
+    ) -> tuple[Array, Array]:
         *n_local, n_prior = self.counts(n_draws)
         key_local, key_prior = jax.random.split(key)
         n_components = len(mean)
         noise = jax.random.normal(key_local, (n_draws - n_prior, n_components))
         width = np.repeat(np.asarray(self.widths, np.float32), n_local)
-        codes = jnp.concatenate(
-            [mean + (width[:, None] * noise) @ factor.T, self.prior.draw(key_prior, n_prior)]
-        )
-        unit = gaussian_log_prob(codes, mean, factor)
-        log_peak = -jnp.sum(jnp.log(jnp.diagonal(factor))) - 0.5 * n_components * _LOG_TWO_PI
+        local = mean + (width[:, None] * noise * spread) @ axes.T
+        codes = jnp.concatenate([local, self.prior.draw(key_prior, n_prior)])
+        unit = -0.5 * jnp.sum(((codes - mean) @ axes / spread) ** 2, axis=1)
+        log_peak = -jnp.sum(jnp.log(spread)) - 0.5 * n_components * _LOG_TWO_PI
         parts = [
-            math.log(n / n_draws) + (unit - log_peak) / w**2 + log_peak - n_components * math.log(w)
+            math.log(n / n_draws) + unit / w**2 + log_peak - n_components * math.log(w)
             for w, n in zip(self.widths, n_local, strict=True)
             if n
         ]
         if n_prior:
             parts.append(math.log(n_prior / n_draws) + self.prior.log_prob(codes))
         return codes, jax.nn.logsumexp(jnp.stack(parts), axis=0)
-
-
-def gaussian_log_prob(codes: Array, mean: Array, factor: Array) -> Array:
-    """Log-density of one full-covariance Gaussian, nats.
-
-    Parameters
-    ----------
-    codes : (n, n_components);  mean : (n_components,);  factor : (n_components, n_components), lower Cholesky
-
-    Returns
-    -------
-    (n,)
-    """
-    white = solve_triangular(factor, (codes - mean).T, lower=True)  # (n_components, n)
-    log_volume = jnp.sum(jnp.log(jnp.diagonal(factor)))
-    return -0.5 * jnp.sum(white**2, 0) - log_volume - 0.5 * len(mean) * _LOG_TWO_PI

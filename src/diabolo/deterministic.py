@@ -84,42 +84,52 @@ class DeterministicModel(CodeModel):
 
     def proposal(self, batch: Batch) -> LocalStrata:
         """Gaussians of several widths at the posterior's mode, shaped by its curvature, and the prior."""
-        starts = self.join(self.encode(batch))
-        mode, factor = jax.vmap(self._locate)(batch, starts)
-        return LocalStrata(mode, factor, self.prior, _WIDTHS, _SHARES)
+        mode, axes, spread = self._locate(batch, self.join(self.encode(batch)))
+        return LocalStrata(mode, axes, spread, self.prior, _WIDTHS, _SHARES)
 
-    def _locate(self, row: Batch, start: Array) -> tuple[Array, Array]:
-        """Mode of p(z | x) near the row's code, and a Cholesky factor of the inverse curvature there."""
-        one = jax.tree.map(lambda leaf: leaf[None], row)
+    def _locate(self, batch: Batch, starts: Array) -> tuple[Array, Array, Array]:
+        """Modes of p(z | x) near the rows' codes; principal axes and standard deviations of the curvature there."""
 
-        def log_joint(code: Array) -> Array:
-            groups = self.split(code[None])
+        def log_joint(row: Batch, code: Array) -> Array:
+            one, groups = jax.tree.map(lambda leaf: leaf[None], row), self.split(code[None])
             return (self.log_likelihood(one, groups) + self.log_prior(groups))[0]
 
-        prior_mean, prior_factor = self.prior.moments()
-        floor = 1.0 / jnp.max(
-            jnp.sum(prior_factor**2, axis=1)
-        )  # no direction is flatter than the prior's widest
+        prior_mean, prior_variance = self.prior.moments()
+        floor = 1.0 / jnp.max(prior_variance)  # no direction is flatter than the prior's widest
 
-        def curvature(code: Array) -> tuple[Array, Array]:
+        def curvature(codes: Array) -> tuple[Array, Array]:
             """Eigenvalues and vectors of -d² log p(x, z) / dz², made positive."""
-            values, vectors = jnp.linalg.eigh(-jax.hessian(log_joint)(code))
+            hessians = jax.vmap(jax.hessian(log_joint, argnums=1))(batch, codes)
+            values, vectors = _eigh(-hessians)
             return jnp.maximum(jnp.abs(values), floor), vectors
 
-        def climb(_: int, code: Array) -> Array:
-            values, vectors = curvature(code)
-            step = vectors @ ((vectors.T @ jax.grad(log_joint)(code)) / values)
-            tried = code + jnp.asarray(_SHRINKS)[:, None] * step
-            heights = jax.vmap(log_joint)(tried)
-            return tried[jnp.argmax(jnp.where(jnp.isfinite(heights), heights, -jnp.inf))]
+        def best_of(tried: Array) -> Array:
+            """Of several codes per row, (n_tried, n_rows, n_components), the likeliest."""
+            heights = jax.vmap(jax.vmap(log_joint), in_axes=(None, 0))(batch, tried)
+            chosen = jnp.argmax(jnp.where(jnp.isfinite(heights), heights, -jnp.inf), axis=0)
+            return tried[chosen, jnp.arange(len(starts))]
 
-        nearer = jnp.stack([start, prior_mean])
-        begin = nearer[jnp.argmax(jax.vmap(log_joint)(nearer))]
+        def climb(_: int, codes: Array) -> Array:
+            values, vectors = curvature(codes)
+            slope = jax.vmap(jax.grad(log_joint, argnums=1))(batch, codes)
+            step = jnp.einsum("nkl,nl->nk", vectors, jnp.einsum("nkl,nk->nl", vectors, slope) / values)
+            return best_of(codes + jnp.asarray(_SHRINKS)[:, None, None] * step)
+
+        begin = best_of(jnp.stack([starts, jnp.broadcast_to(prior_mean, starts.shape)]))
         mode = jax.lax.fori_loop(0, _N_CLIMBS, climb, begin)
         values, vectors = curvature(mode)
-        covariance = (vectors / values) @ vectors.T
-        jitter = 1e-6 * jnp.trace(covariance) / len(mode)
-        return mode, jnp.linalg.cholesky(covariance + jitter * jnp.eye(len(mode)))
+        return mode, vectors, 1.0 / jnp.sqrt(values)
+
+
+def _eigh(matrices: Array) -> tuple[Array, Array]:
+    """Eigenvalues and vectors of (n, k, k), one matrix at a time.
+
+    jaxlib 0.10's LAPACK calls split a batch over XLA's own CPU threads and wait for them from inside one: two such
+    calls at once wait for each other for ever. A batch of one is not split.
+    """
+    if matrices.shape[-1] == 1:
+        return matrices[:, 0], jnp.ones_like(matrices)
+    return jax.lax.map(jnp.linalg.eigh, matrices)
 
 
 @eqx.filter_jit

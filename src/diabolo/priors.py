@@ -13,8 +13,6 @@ from jax import Array
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
-from diabolo.codes import gaussian_log_prob
-
 __all__ = ["MixturePrior", "StandardNormal"]
 
 _MAX_ROWS = 10_000  # more rows move a mixture of 16 Gaussians by less than its own sampling error
@@ -43,11 +41,13 @@ class MixturePrior(eqx.Module):
     log_weights : (16,), -inf for the padding
     means : (16, n_components)
     factors : (16, n_components, n_components), lower Cholesky factors of the covariances
+    whiteners : (16, n_components, n_components), their inverses
     """
 
     log_weights: Array
     means: Array
     factors: Array
+    whiteners: Array  # kept, for XLA's CPU solvers can wait for each other for ever when two run at once (jaxlib 0.10)
 
     @classmethod
     def standard(cls, n_components: int) -> MixturePrior:
@@ -55,8 +55,9 @@ class MixturePrior(eqx.Module):
         n_max = max(_SIZES)
         log_weights = np.full(n_max, -np.inf, np.float32)
         log_weights[0] = 0.0
-        factors = np.broadcast_to(np.eye(n_components, dtype=np.float32), (n_max, n_components, n_components))
-        return cls(log_weights, np.zeros((n_max, n_components), np.float32), factors.copy())  # type: ignore[arg-type]
+        unit = np.broadcast_to(np.eye(n_components, dtype=np.float32), (n_max, n_components, n_components))
+        means = np.zeros((n_max, n_components), np.float32)
+        return cls(log_weights, means, unit.copy(), unit.copy())  # type: ignore[arg-type]
 
     @classmethod
     def fitted(cls, codes: np.ndarray, seed: int) -> MixturePrior:
@@ -96,6 +97,7 @@ class MixturePrior(eqx.Module):
         prior.log_weights[size:] = -np.inf
         prior.means[:size] = best.means_
         prior.factors[:size] = np.linalg.cholesky(best.covariances_)
+        prior.whiteners[:size] = np.swapaxes(best.precisions_cholesky_, 1, 2)
         return prior
 
     @property
@@ -105,8 +107,11 @@ class MixturePrior(eqx.Module):
 
     def log_prob(self, codes: Array) -> Array:
         """(n, n_components) to (n,) nats."""
-        each = jax.vmap(gaussian_log_prob, in_axes=(None, 0, 0))(codes, self.means, self.factors)
-        return jax.nn.logsumexp(each + self.log_weights[:, None], axis=0)
+        away = codes[:, None] - self.means  # (n, 16, n_components)
+        white = jnp.einsum("skl,nsl->nsk", self.whiteners, away)
+        log_peaks = jnp.sum(jnp.log(jnp.diagonal(self.whiteners, axis1=1, axis2=2)), axis=1)
+        each = log_peaks - 0.5 * jnp.sum(white**2, axis=2) - 0.5 * codes.shape[1] * math.log(2.0 * math.pi)
+        return jax.nn.logsumexp(each + self.log_weights, axis=1)
 
     def draw(self, key: Array, n: int) -> Array:
         """(n, n_components)."""
@@ -116,9 +121,8 @@ class MixturePrior(eqx.Module):
         return self.means[chosen] + jnp.einsum("nkl,nl->nk", self.factors[chosen], noise)
 
     def moments(self) -> tuple[Array, Array]:
-        """Mean (n_components,) and lower Cholesky factor of the covariance of the whole mixture."""
+        """Mean and variances of the whole mixture: (n_components,) each."""
         weights = jnp.exp(self.log_weights)
         mean = weights @ self.means
-        away = self.means - mean
-        within = jnp.einsum("s,skl,sml->km", weights, self.factors, self.factors)
-        return mean, jnp.linalg.cholesky(within + jnp.einsum("s,sk,sl->kl", weights, away, away))
+        within = jnp.einsum("s,skl->k", weights, self.factors**2)
+        return mean, within + weights @ (self.means - mean) ** 2
