@@ -16,6 +16,7 @@ HOUSE = Path(__file__).resolve().parents[1] / "src" / "diabolo"
 # room -> floor; a package is one room, however many files it has
 FLOORS = {
     "checks": 0,
+    "keys": 0,
     "nets": 1,
     "likelihoods": 1,
     "columns": 1,
@@ -28,6 +29,7 @@ FLOORS = {
     "objectives": 3,
     "model": 4,
     "deterministic": 4,
+    "wiring": 5,
     "engine": 5,
     "density": 5,
     "impute": 5,

@@ -13,6 +13,7 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 
 from diabolo.batches import Batch, chunks, row_keys
+from diabolo.keys import key_of
 from diabolo.model import CodeModel
 from diabolo.table import Rows
 
@@ -84,7 +85,7 @@ def importance_reading(model: CodeModel, rows: Rows, n_draws: int, seed: int) ->
     """
     size = max(1, _DRAWS_PER_CHUNK // n_draws)
     size = 1 << (size.bit_length() - 1)
-    key = jax.random.key(seed)
+    key = key_of(seed)
     collected = [(log_weights(model, batch, n_draws, key), n_true) for batch, n_true in chunks(rows, size)]
     counts = _counts(model, rows, n_draws)
     weights = [_summary(np.asarray(block[:n_true], np.float64), counts) for block, n_true in collected]

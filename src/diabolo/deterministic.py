@@ -18,6 +18,7 @@ from jax import Array
 from diabolo.batches import Batch, Batches
 from diabolo.codes import LocalStrata
 from diabolo.joint import JointLikelihood
+from diabolo.keys import seed_of
 from diabolo.model import CodeModel, Decoder, Encoder, Loss, State
 from diabolo.objectives import weighted_mean
 from diabolo.priors import MixturePrior
@@ -39,7 +40,9 @@ class DeterministicModel(CodeModel):
     encoder: eqx.AbstractVar[Encoder]
     decoder: eqx.AbstractVar[Decoder]
     prior: eqx.AbstractVar[MixturePrior]
-    is_scale: eqx.AbstractVar[Array]  # (n_params,) 0 or 1: parameters that stay at one spread while training
+    is_scale: eqx.AbstractVar[
+        Array
+    ]  # (n_shared,) 0 or 1: shared parameters that stay at unit spread in training
 
     def trainable(self) -> Self:
         fixed = lambda model: (model.prior, model.is_scale)  # noqa: E731
@@ -61,8 +64,9 @@ class DeterministicModel(CodeModel):
         return self._at_unit_spread(batch, batch)
 
     def _at_unit_spread(self, batch: Batch, shown: Batch) -> Array:
-        params = self.decode(self.encode(shown), batch.given)
-        cells = self.likelihood.log_prob(params * (1.0 - self.is_scale), batch.values)
+        free, common = self.decoder(self.join(self.encode(shown)), batch.given)
+        params = self.likelihood.assemble(free, common * (1.0 - self.is_scale))
+        cells = self.likelihood.log_prob(params, batch.values)
         return jnp.sum(jnp.where(batch.observed, cells, 0.0), axis=-1)
 
     def encode(self, batch: Batch) -> dict[str, Array]:
@@ -77,8 +81,7 @@ class DeterministicModel(CodeModel):
     def finish(self, batches: Batches, key: Array) -> Self:
         """Fit the prior to the training codes and the shared parameters to held-out rows (else to training rows)."""
         codes = np.asarray(_join_codes(self, batches.train))
-        seed = int(np.asarray(jax.random.key_data(key)).ravel()[-1]) % 2**31
-        prior = MixturePrior.fitted(codes, seed)
+        prior = MixturePrior.fitted(codes, seed_of(key) % 2**31)
         rows = batches.train if batches.held_out is None else batches.held_out
         return eqx.tree_at(lambda model: (model.prior, model.decoder), self, (prior, _with_noise(self, rows)))
 
@@ -140,14 +143,12 @@ def _join_codes(model: DeterministicModel, batch: Batch) -> Array:
 @eqx.filter_jit
 def _with_noise(model: DeterministicModel, batch: Batch, n_steps: int = 400, rate: float = 0.05) -> Decoder:
     """The decoder with shared parameters of greatest likelihood given each row's own code, by Adam."""
-    decoder = model.decoder
-    params = model.decode(model.encode(batch), batch.given)
-    free = params * (1.0 - decoder.is_shared)
-    total = params[0] * decoder.is_shared * (1.0 - model.is_scale)
+    free, shared = model.decoder(model.join(model.encode(batch)), batch.given)
+    start = shared * (1.0 - model.is_scale)
     adam = optax.adam(optax.cosine_decay_schedule(rate, n_steps))
 
     def loss(total: Array) -> Array:
-        cells = model.likelihood.log_prob(free + total * decoder.is_shared, batch.values)
+        cells = model.likelihood.log_prob(model.likelihood.assemble(free, total), batch.values)
         return -jnp.sum(jnp.where(batch.observed, cells, 0.0)) / len(batch.values)
 
     def step(_: int, carry: tuple[Array, optax.OptState]) -> tuple[Array, optax.OptState]:
@@ -155,5 +156,5 @@ def _with_noise(model: DeterministicModel, batch: Batch, n_steps: int = 400, rat
         update, state = adam.update(jax.grad(loss)(total), state)
         return optax.apply_updates(total, update), state
 
-    total, _ = jax.lax.fori_loop(0, n_steps, step, (total, adam.init(total)))
-    return decoder.with_shared(total)
+    total, _ = jax.lax.fori_loop(0, n_steps, step, (start, adam.init(start)))
+    return model.decoder.with_shared(total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import optax
 from jax import Array
 
 from diabolo.batches import Batch, Batches
+from diabolo.keys import children, seed_of
 from diabolo.model import Model, Phase, State
 
 __all__ = ["DivergenceWarning", "History", "InterruptedWarning", "Schedule", "Training", "fit"]
@@ -117,7 +119,7 @@ def fit(
     done = 0
     plan = model.plan()
     assert training is None or len(plan) == 1, "going on is defined for one phase"
-    for number, phase in enumerate(plan):
+    for number, (phase, phase_key) in enumerate(zip(plan, children(key, len(plan)), strict=True)):
         n_steps = schedule.n_steps - done if number == len(plan) - 1 else int(phase.share * schedule.n_steps)
         phase_schedule = Schedule(**{**vars(schedule), "n_steps": n_steps})
         model, training = _run_phase(
@@ -125,7 +127,7 @@ def fit(
             phase,
             batches,
             phase_schedule,
-            jax.random.fold_in(key, number),
+            phase_key,
             history,
             training if len(plan) == 1 else None,
             on_round,
@@ -161,7 +163,7 @@ def _run_phase(
         training = eqx.tree_at(lambda t: t.state, training, state)
     _, frozen = eqx.partition(model, getattr(model, phase.trainable)())
     n_steps = min(STEPS_PER_ROUND, schedule.n_steps)
-    orders = batches.orders(n_steps, seed=int(np.asarray(jax.random.key_data(key)).ravel()[-1]))
+    orders = batches.orders(n_steps, seed=seed_of(key))
     done, since_best, best_score = 0, 0, -np.inf
     chooses = model.keeps_best and batches.held_out is not None
     try:
@@ -169,7 +171,7 @@ def _run_phase(
             n_now = min(n_steps, schedule.n_steps - done)
             rates = np.zeros(n_steps, np.float32)
             rates[:n_now] = schedule.rates(done, done + n_now)
-            after, loss, parts, score = _round(
+            after, loss, parts, score = _compiled_round(jax.default_backend())(
                 phase,
                 training,
                 frozen,
@@ -218,7 +220,13 @@ def _remedy(loss: float, n_steps: int, schedule: Schedule) -> str:
     )
 
 
-@eqx.filter_jit
+@functools.cache
+def _compiled_round(backend: str) -> Callable[..., tuple[Training, Array, dict[str, Array], Array]]:
+    """`_round`, compiled; on a CPU without LLVM's later passes, which cost half a second and gain no step any time."""
+    options = {"xla_backend_optimization_level": 1} if backend == "cpu" else None
+    return eqx.filter_jit(_round, compiler_options=options)  # type: ignore[call-overload]
+
+
 def _round(
     phase: Phase,
     training: Training,

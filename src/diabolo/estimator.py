@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import abc
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import equinox as eqx
@@ -19,13 +17,12 @@ from diabolo import density, engine, progress, saving
 from diabolo.batches import Batch, Batches, chunks
 from diabolo.checks import InputError, OneOf, Range, check_params, nearest, refuse
 from diabolo.density import Reading
-from diabolo.joint import JointLikelihood
-from diabolo.model import CodeModel, Decoder, Encoder, Model
-from diabolo.nets import ACTIVATIONS, MLP, ConvolutionalDecoder, ConvolutionalEncoder
-from diabolo.priors import MixturePrior
+from diabolo.keys import key_of
+from diabolo.model import CodeModel, Model
+from diabolo.nets import ACTIVATIONS
 from diabolo.table import Rows, Schema
 
-__all__ = ["DiaboloEstimator", "Parts"]
+__all__ = ["DiaboloEstimator"]
 
 _N_DRAWS = 128  # codes per row behind score_samples
 
@@ -86,12 +83,11 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             learning_rate=2e-3 if self.learning_rate == "auto" else float(self.learning_rate),
             patience=self.n_iter_no_change if self.early_stopping else None,
         )
-        key = jax.random.key(seed)
         n_init = 1 if going_on else self.n_init
         kept: tuple[Model, engine.History, engine.Training] | None = None
         with progress.bar(type(self).__name__, bool(self.verbose)) as on_round:
             for start in range(n_init):
-                key_weights, key_steps = jax.random.split(jax.random.fold_in(key, start))
+                key_weights, key_steps = key_of(seed, start, 0), key_of(seed, start, 1)
                 model = self.model_ if going_on else self.build(schema, key_weights)
                 result = engine.fit(model, batches, schedule, key_steps, on_round=on_round)
                 if kept is None or result[1].best > kept[1].best:
@@ -99,7 +95,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 if result[1].stopped == "interrupt":
                     break
         assert kept is not None
-        self._keep(schema, kept, kept[0].finish(batches, jax.random.fold_in(key, n_init)), seed)
+        self._keep(schema, kept, kept[0].finish(batches, key_of(seed, n_init)), seed)
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
@@ -118,7 +114,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         )
         rows = schema.encode(X)
         n_before = 0 if first else self.n_steps_
-        key_weights, key_steps = jax.random.split(jax.random.fold_in(jax.random.key(seed), n_before))
+        key_weights, key_steps = key_of(seed, n_before, 0), key_of(seed, n_before, 1)
         model = self.build(schema, key_weights) if first else self.model_
         batches = Batches.split(Batch.of(rows), self._batch_size(rows), 0.0, seed)
         schedule = engine.Schedule(
@@ -235,13 +231,12 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         if n_samples not in Range(1, whole=True):
             raise refuse("parameter 'n_samples'", got=repr(n_samples), want="a whole number at least 1")
         conditions = self._conditions(given, n_samples)
-        key = jax.random.key(_seed(random_state))
-        size = 512
+        seed, size = _seed(random_state), 512
         out = []
         for start in range(0, n_samples, size):
             n = min(size, n_samples - start)
             padded = np.pad(conditions[start : start + n], ((0, size - n), (0, 0)))
-            out.append((_draws(self.model_, jax.random.fold_in(key, start), padded), n))
+            out.append((_draws(self.model_, key_of(seed, start), padded), n))
         return self.schema_.decode(_gathered(out), snap=True)
 
     # ---- density -------------------------------------------------------------------------------------------
@@ -324,81 +319,6 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         if len(conditions) != n_rows:
             raise refuse("given", got=f"{len(conditions)} rows", want=f"1 or {n_rows} rows")
         return conditions
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What every family with an encoder and a decoder starts from."""
-
-    likelihood: JointLikelihood
-    encoder: Encoder
-    decoder: Decoder
-    code_widths: tuple[tuple[str, int], ...]
-
-    @classmethod
-    def of(cls, estimator: Any, schema: Schema, key: Array, n_code_params: int) -> Parts:
-        """Networks of the sizes that the estimator's parameters ask for.
-
-        Parameters
-        ----------
-        estimator : has the shared parameters
-        schema : the columns
-        key : random key of the initial weights
-        n_code_params : numbers that the encoder says per component (1: a point, 2: mean and scale)
-        """
-        likelihood = schema.likelihood()
-        n_params, width = len(likelihood.initial), schema.width
-        n_components = estimator.n_components
-        if n_components == "auto":
-            n_components = int(np.clip(width // 2, 2, 16))
-        gap_columns = tuple(int(i) for i in np.flatnonzero(schema.gaps))
-        n_inputs = Encoder.n_inputs(width, gap_columns, schema.given_width)
-        key_encoder, key_decoder = jax.random.split(key)
-        inner, outer = _networks(estimator, schema)
-        encoder = Encoder(inner(n_inputs, n_code_params * n_components, key_encoder), gap_columns)
-        network = outer(n_components + schema.given_width, n_params, key_decoder)
-        shared = np.asarray(likelihood.shared, bool)
-        if getattr(estimator, "dispersion", "column") == "row":
-            shared = shared & ~np.asarray(likelihood.scale, bool)
-        decoder = Decoder.starting_at(network, np.asarray(likelihood.initial), shared)
-        return cls(likelihood, encoder, decoder, (("code", int(n_components)),))
-
-    def fields(self) -> dict[str, Any]:
-        """By name, as a model's fields."""
-        return dict(vars(self))
-
-    def borrowed(self) -> dict[str, Any]:
-        """The further fields of a deterministic model, before a prior is fitted."""
-        n_components = sum(width for _, width in self.code_widths)
-        is_scale = np.asarray(self.likelihood.scale, np.float32)
-        return {"prior": MixturePrior.standard(n_components), "is_scale": is_scale}
-
-
-def _networks(estimator: Any, schema: Schema) -> tuple[Any, Any]:
-    """The factories of encoder and decoder."""
-    if estimator.network is not None:
-        return estimator.network, estimator.network
-    sizes, activation = estimator.hidden_layer_sizes, estimator.activation
-    shape = schema.image_shape
-    if isinstance(sizes, str) and shape is not None and min(shape[:2]) >= 8:
-        full = (*shape, 1)[:3]
-        n_cells = schema.width // int(np.prod(full))
-        return (
-            lambda n_in, n_out, key: ConvolutionalEncoder(
-                n_in, n_out, full, activation, key, n_cells=n_cells
-            ),
-            lambda n_in, n_out, key: ConvolutionalDecoder(n_in, n_out, full, activation, key),
-        )
-    if isinstance(sizes, str):
-        hidden: tuple[int, ...] = (128, 128)
-    elif isinstance(sizes, Iterable):
-        hidden = tuple(int(size) for size in sizes)
-    else:
-        hidden = (int(sizes),)
-    return (
-        lambda n_in, n_out, key: MLP(n_in, n_out, hidden, activation, key),
-        lambda n_in, n_out, key: MLP(n_in, n_out, hidden[::-1], activation, key),
-    )
 
 
 @eqx.filter_jit

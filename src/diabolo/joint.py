@@ -138,7 +138,7 @@ class JointLikelihood(eqx.Module):
         Parameters
         ----------
         free : (..., n_free)   the parameters where `~self.shared`
-        shared : (n_shared,)   those where `self.shared`
+        shared : (n_shared,) or (..., n_shared)   those where `self.shared`
 
         Returns
         -------

@@ -91,30 +91,38 @@ class Decoder(eqx.Module):
 
     Attributes
     ----------
-    network : (n_components + given_width,) to (n_params,)
-    shared : (n_params,), the learned vector, a tenth of what it adds
-    start : (n_params,), the marginal laws' parameters, not trained
-    is_shared : (n_params,) 0 or 1, not trained
+    network : (n_components + given_width,) to (n_free + len(by_row),)
+    shared : (n_shared,), the learned vector, a tenth of what it adds
+    start : (n_free + n_shared,), the marginal laws' parameters, not trained
+    by_row : static; which of the shared parameters the network moves for each row as well
     """
 
     network: Network
     shared: Array
     start: Array
-    is_shared: Array
+    by_row: tuple[int, ...] = eqx.field(static=True, default=())
 
     @classmethod
-    def starting_at(cls, network: Network, start: np.ndarray, is_shared: np.ndarray) -> Decoder:
-        as_float = [np.asarray(part, np.float32) for part in (np.zeros(len(start)), start, is_shared)]
-        return cls(network, *as_float)  # type: ignore[arg-type]
+    def starting_at(
+        cls, network: Network, start: np.ndarray, n_shared: int, by_row: tuple[int, ...] = ()
+    ) -> Decoder:
+        shared = np.zeros(n_shared, np.float32)
+        return cls(network, shared, np.asarray(start, np.float32), by_row)  # type: ignore[arg-type]
 
-    def __call__(self, codes: Array, given: Array) -> Array:
+    def __call__(self, codes: Array, given: Array) -> tuple[Array, Array]:
+        """What is said of each row, (n_rows, n_free), and what all share, (n_shared,) or (n_rows, n_shared)."""
         inputs = jnp.concatenate([codes, given], axis=1) if given.shape[1] else codes
-        driven = jax.vmap(self.network)(inputs) * (1.0 - self.is_shared)
-        return driven + self.start + _SHARED_GAIN * self.shared * self.is_shared
+        said = jax.vmap(self.network)(inputs)
+        n_free = len(self.start) - len(self.shared)
+        shared = self.start[n_free:] + _SHARED_GAIN * self.shared
+        if self.by_row:
+            shared = jnp.broadcast_to(shared, (len(said), len(shared)))
+            shared = shared.at[:, np.asarray(self.by_row)].add(said[:, n_free:])
+        return said[:, :n_free] + self.start[:n_free], shared
 
     def with_shared(self, total: Array) -> Decoder:
-        """The same with the shared parameters set to `total` (n_params,)."""
-        shared = (total - self.start) / _SHARED_GAIN * self.is_shared
+        """The same with the shared parameters set to `total` (n_shared,)."""
+        shared = (total - self.start[len(self.start) - len(self.shared) :]) / _SHARED_GAIN
         return eqx.tree_at(lambda decoder: decoder.shared, self, shared)
 
 
@@ -187,11 +195,10 @@ class CodeModel(Model):
 
     def trainable(self) -> Self:
         spec = super().trainable()
-        fixed = lambda model: (model.decoder.start, model.decoder.is_shared)  # noqa: E731
-        return eqx.tree_at(fixed, spec, replace=(False, False))
+        return eqx.tree_at(lambda model: model.decoder.start, spec, replace=False)
 
     def decode(self, codes: dict[str, Array], given: Array) -> Array:
-        return self.decoder(self.join(codes), given)
+        return self.likelihood.assemble(*self.decoder(self.join(codes), given))
 
     def log_likelihood(self, batch: Batch, codes: dict[str, Array]) -> Array:
         """(n_rows,) nats over the observed cells: log p(x | z)."""

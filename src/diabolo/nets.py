@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -11,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+
+from diabolo.keys import host_generator
 
 __all__ = [
     "ACTIVATIONS",
@@ -45,20 +48,18 @@ class Network(Protocol):
 NetworkFactory = Callable[[int, int, Array], Network]
 
 
-def _generator(key: Array) -> np.random.Generator:
-    """A host generator for initial weights: drawing them on the device would compile one program per shape."""
-    return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
-
-
 class Linear(eqx.Module):
-    """Affine map of one row, weights drawn with variance gain² / n_inputs (LeCun et al. 1998)."""
+    """Affine map of one row, weights drawn with variance gain² / n_inputs (LeCun et al. 1998).
+
+    Initial weights come from a generator on the host: on the device, each shape would compile a program of its own.
+    """
 
     weight: Array  # (n_inputs, n_outputs): the layout XLA's CPU matrix product wants
     bias: Array  # (n_outputs,)
 
-    def __init__(self, n_inputs: int, n_outputs: int, key: Array, gain: float = 1.0) -> None:
+    def __init__(self, n_inputs: int, n_outputs: int, rng: np.random.Generator, gain: float = 1.0) -> None:
         spread = gain / math.sqrt(max(n_inputs, 1))
-        weight = _generator(key).normal(0.0, spread, (n_inputs, n_outputs))
+        weight = rng.normal(0.0, spread, (n_inputs, n_outputs))
         self.weight = np.asarray(weight, np.float32)  # type: ignore[assignment]
         self.bias = np.zeros(n_outputs, np.float32)  # type: ignore[assignment]
 
@@ -87,12 +88,11 @@ class MLP(eqx.Module):
         self, n_inputs: int, n_outputs: int, hidden_layer_sizes: Sequence[int], activation: str, key: Array
     ) -> None:
         widths = [n_inputs, *hidden_layer_sizes, n_outputs]
-        keys = jax.random.key_data(jax.random.split(key, len(widths) - 1))
+        rng = host_generator(key)
         hidden_gain = math.sqrt(2.0) if activation in ("relu", "gelu", "silu") else 1.0
         gains = [hidden_gain] * (len(widths) - 2) + [1.0]
         self.layers = tuple(
-            Linear(a, b, jax.random.wrap_key_data(k), gain)
-            for a, b, k, gain in zip(widths[:-1], widths[1:], np.asarray(keys), gains, strict=True)
+            Linear(a, b, rng, gain) for a, b, gain in zip(widths[:-1], widths[1:], gains, strict=True)
         )
         self.activation = activation
         self.residual = len(hidden_layer_sizes) >= 3
@@ -160,9 +160,10 @@ class Convolution(eqx.Module):
     bias: Array  # (n_out,)
     stride: int = eqx.field(static=True)
 
-    def __init__(self, n_in: int, n_out: int, stride: int, key: Array, gain: float = math.sqrt(2.0)) -> None:
-        spread = gain / math.sqrt(9 * n_in)
-        weight = _generator(key).normal(0.0, spread, (3, 3, n_in, n_out))
+    def __init__(
+        self, n_in: int, n_out: int, stride: int, rng: np.random.Generator, gain: float = math.sqrt(2.0)
+    ) -> None:
+        weight = rng.normal(0.0, gain / math.sqrt(9 * n_in), (3, 3, n_in, n_out))
         self.weight = np.asarray(weight, np.float32)  # type: ignore[assignment]
         self.bias = np.zeros(n_out, np.float32)  # type: ignore[assignment]
         self.stride = stride
@@ -206,15 +207,13 @@ class ConvolutionalEncoder(eqx.Module):
         height, width, depth = image_shape
         self.image_shape = (height, width, depth * n_cells)
         sizes = _halvings(image_shape)
-        keys = jax.random.split(key, len(sizes) + 1)
+        rng = host_generator(key)
         channels = [depth * n_cells, *(n_channels * 2**i for i in range(len(sizes) - 1))]
-        self.convolutions = tuple(
-            Convolution(a, b, 2, k) for a, b, k in zip(channels[:-1], channels[1:], keys, strict=False)
-        )
+        self.convolutions = tuple(Convolution(a, b, 2, rng) for a, b in itertools.pairwise(channels))
         n_flat = sizes[-1][0] * sizes[-1][1] * channels[-1]
         n_more = n_inputs - height * width * depth * n_cells
-        self.dense = Linear(n_flat + n_more, n_dense, keys[-2], math.sqrt(2.0))
-        self.head = Linear(n_dense, n_outputs, keys[-1])
+        self.dense = Linear(n_flat + n_more, n_dense, rng, math.sqrt(2.0))
+        self.head = Linear(n_dense, n_outputs, rng)
         self.activation = activation
 
     def __call__(self, row: Array) -> Array:
@@ -228,17 +227,21 @@ class ConvolutionalEncoder(eqx.Module):
 
 
 class ConvolutionalDecoder(eqx.Module):
-    """Vector to image row: dense layers, then convolutions whose channels unfold into pixels (Shi et al. 2016)."""
+    """Vector to image row: dense layers, then convolutions whose channels unfold into pixels (Shi et al. 2016).
+
+    The answer lies block by block, each the flattened image of its own channels: what is said of every pixel first.
+    """
 
     dense: tuple[Linear, Linear]
     convolutions: tuple[Convolution, ...]
     sizes: tuple[tuple[int, int], ...] = eqx.field(static=True)  # from coarse to fine
+    blocks: tuple[int, ...] = eqx.field(static=True)  # channels of each
     activation: str = eqx.field(static=True)
 
     def __init__(
         self,
         n_inputs: int,
-        n_outputs: int,
+        block_sizes: Sequence[int],
         image_shape: tuple[int, int, int],
         activation: str,
         key: Array,
@@ -246,18 +249,18 @@ class ConvolutionalDecoder(eqx.Module):
         n_dense: int = 128,
     ) -> None:
         height, width, _ = image_shape
-        n_per_pixel = n_outputs // (height * width)
+        self.blocks = tuple(size // (height * width) for size in block_sizes)
         sizes = _halvings(image_shape)[::-1]
-        keys = jax.random.split(key, len(sizes) + 2)
+        rng = host_generator(key)
         channels = [n_channels * 2**i for i in reversed(range(len(sizes) - 1))]
-        targets = [*channels[1:], n_per_pixel]
+        targets = [*channels[1:], sum(self.blocks)]
         self.dense = (
-            Linear(n_inputs, n_dense, keys[-2], math.sqrt(2.0)),
-            Linear(n_dense, sizes[0][0] * sizes[0][1] * channels[0], keys[-1], math.sqrt(2.0)),
+            Linear(n_inputs, n_dense, rng, math.sqrt(2.0)),
+            Linear(n_dense, sizes[0][0] * sizes[0][1] * channels[0], rng, math.sqrt(2.0)),
         )
         self.convolutions = tuple(
-            Convolution(a, 4 * b, 1, k, math.sqrt(2.0) if i < len(channels) - 1 else 1.0)
-            for i, (a, b, k) in enumerate(zip(channels, targets, keys, strict=False))
+            Convolution(a, 4 * b, 1, rng, math.sqrt(2.0) if i < len(channels) - 1 else 1.0)
+            for i, (a, b) in enumerate(zip(channels, targets, strict=True))
         )
         self.sizes = tuple(sizes)
         self.activation = activation
@@ -274,7 +277,8 @@ class ConvolutionalDecoder(eqx.Module):
             image = image[:height, :width]  # an odd side was rounded up on the way down
             if i < len(self.convolutions) - 1:
                 image = activate(image)
-        return image.ravel()
+        edges = np.cumsum(self.blocks)[:-1].tolist()
+        return jnp.concatenate([block.ravel() for block in jnp.split(image, edges, axis=2)])
 
 
 def _unfold(image: Array) -> Array:

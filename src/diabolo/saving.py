@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from diabolo.checks import nearest, refuse
+from diabolo.keys import key_of
 from diabolo.nets import NetworkFactory
 from diabolo.table import Schema
 
@@ -116,7 +117,7 @@ def _rebuilt(
 ) -> Any:
     estimator = family(**_as_given({**header["params"], "network": network}))
     schema = Schema.from_json(header["schema"])
-    model = estimator.build(schema, jax.random.key(0))
+    model = estimator.build(schema, key_of(0))
     missing = [name for name, _ in _named_arrays(model) if name not in arrays]
     if missing:
         raise refuse(what, got=f"no array {missing[0]!r}", want="all of the model's weights")

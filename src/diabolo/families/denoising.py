@@ -13,11 +13,12 @@ from jax import Array
 from diabolo.batches import Batch
 from diabolo.checks import OneOf, Range
 from diabolo.deterministic import DeterministicModel
-from diabolo.estimator import DiaboloEstimator, Parts
+from diabolo.estimator import DiaboloEstimator
 from diabolo.joint import JointLikelihood
 from diabolo.model import Decoder, Encoder
 from diabolo.priors import MixturePrior
 from diabolo.table import Schema
+from diabolo.wiring import Parts
 
 __all__ = ["DenoisingAutoencoder"]
 

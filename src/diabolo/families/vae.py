@@ -11,12 +11,13 @@ from jax import Array
 
 from diabolo.batches import Batch
 from diabolo.codes import DiagonalGaussian
-from diabolo.estimator import DiaboloEstimator, Parts
+from diabolo.estimator import DiaboloEstimator
 from diabolo.joint import JointLikelihood
 from diabolo.model import CodeModel, Decoder, Encoder, Loss, State
 from diabolo.objectives import evidence_bound, warm_up, weighted_mean
 from diabolo.priors import StandardNormal
 from diabolo.table import Schema
+from diabolo.wiring import Parts
 
 __all__ = ["VAE"]
 

@@ -1,0 +1,98 @@
+"""The networks that a family's shared parameters ask for, sized by the columns of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jax import Array
+
+from diabolo.joint import JointLikelihood
+from diabolo.keys import children
+from diabolo.model import Decoder, Encoder
+from diabolo.nets import MLP, ConvolutionalDecoder, ConvolutionalEncoder, NetworkFactory
+from diabolo.priors import MixturePrior
+from diabolo.table import Schema
+
+__all__ = ["Parts"]
+
+_HIDDEN = (128, 128)  # where hidden_layer_sizes is "auto" and the rows are no images
+_SMALLEST_IMAGE = 8  # pixels a side, from which convolutions are chosen
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What every family with an encoder and a decoder starts from."""
+
+    likelihood: JointLikelihood
+    encoder: Encoder
+    decoder: Decoder
+    code_widths: tuple[tuple[str, int], ...]
+
+    @classmethod
+    def of(cls, estimator: Any, schema: Schema, key: Array, n_code_params: int) -> Parts:
+        """Networks of the sizes that the estimator's parameters ask for.
+
+        Parameters
+        ----------
+        estimator : has the shared parameters
+        schema : the columns
+        key : random key of the initial weights
+        n_code_params : numbers that the encoder says per component (1: a point, 2: mean and scale)
+        """
+        likelihood, width = schema.likelihood(), schema.width
+        n_components = estimator.n_components
+        if n_components == "auto":
+            n_components = int(np.clip(width // 2, 2, 16))
+        gap_columns = tuple(int(i) for i in np.flatnonzero(schema.gaps))
+        by_row: tuple[int, ...] = ()
+        if getattr(estimator, "dispersion", "column") == "row":
+            by_row = tuple(int(i) for i in np.flatnonzero(likelihood.scale[likelihood.n_free :]))
+        blocks = (likelihood.n_free, len(by_row))
+        key_encoder, key_decoder = children(key, 2)
+        inner, outer = _networks(estimator, schema, blocks)
+        n_inputs = Encoder.n_inputs(width, gap_columns, schema.given_width)
+        encoder = Encoder(inner(n_inputs, n_code_params * n_components, key_encoder), gap_columns)
+        network = outer(n_components + schema.given_width, sum(blocks), key_decoder)
+        decoder = Decoder.starting_at(network, np.asarray(likelihood.initial), likelihood.n_shared, by_row)
+        return cls(likelihood, encoder, decoder, (("code", int(n_components)),))
+
+    def fields(self) -> dict[str, Any]:
+        """By name, as a model's fields."""
+        return dict(vars(self))
+
+    def borrowed(self) -> dict[str, Any]:
+        """The further fields of a deterministic model, before a prior is fitted."""
+        n_components = sum(width for _, width in self.code_widths)
+        is_scale = np.asarray(self.likelihood.scale[self.likelihood.n_free :], np.float32)
+        return {"prior": MixturePrior.standard(n_components), "is_scale": is_scale}
+
+
+def _networks(
+    estimator: Any, schema: Schema, blocks: tuple[int, ...]
+) -> tuple[NetworkFactory, NetworkFactory]:
+    """The factories of encoder and decoder; `blocks` are the sizes of what the decoder says of a row."""
+    if estimator.network is not None:
+        return estimator.network, estimator.network
+    sizes, activation, shape = estimator.hidden_layer_sizes, estimator.activation, schema.image_shape
+    if isinstance(sizes, str) and shape is not None and min(shape[:2]) >= _SMALLEST_IMAGE:
+        height, width, depth = (*shape, 1)[:3]
+        image = (height, width, depth)
+        n_cells = schema.width // (height * width * depth)
+        return (
+            lambda n_in, n_out, key: ConvolutionalEncoder(n_in, n_out, image, activation, key, n_cells),
+            lambda n_in, n_out, key: ConvolutionalDecoder(n_in, blocks, image, activation, key),
+        )
+    hidden: tuple[int, ...]
+    if isinstance(sizes, str):
+        hidden = _HIDDEN
+    elif isinstance(sizes, Iterable):
+        hidden = tuple(int(size) for size in sizes)
+    else:
+        hidden = (int(sizes),)
+    return (
+        lambda n_in, n_out, key: MLP(n_in, n_out, hidden, activation, key),
+        lambda n_in, n_out, key: MLP(n_in, n_out, hidden[::-1], activation, key),
+    )
