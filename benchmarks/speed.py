@@ -197,7 +197,7 @@ def training(net: Net, n_steps: int, faster: float | None = None, share: float |
 
 def transform(n_rows: int = 1_000_000, width: int = 20) -> list[Line]:
     """One call on a tall table, beside nothing but the matrix products of its encoder."""
-    from diabolo.estimator import _chunk_size
+    from diabolo.passes import _chunk_size
 
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(n_rows, 5)) @ rng.normal(size=(5, width)) + rng.normal(size=(n_rows, width))

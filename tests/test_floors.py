@@ -33,6 +33,7 @@ FLOORS = {
     "engine": 5,
     "density": 5,
     "impute": 5,
+    "passes": 5,
     "progress": 6,
     "estimator": 6,
     "saving": 6,
@@ -58,6 +59,7 @@ DOORS = {
     ("files", "table"),
     ("deterministic", "model"),  # an abstract model that several families share
     ("priors", "codes"),
+    ("impute", "density"),  # the same weighted codes
     ("estimator", "saving"),  # save() is one of the estimator's verbs
     ("estimator", "progress"),  # fit() may show how far it is
     ("report", "plot"),  # a page is made of panels

@@ -17,7 +17,7 @@ from diabolo.keys import key_of
 from diabolo.model import CodeModel
 from diabolo.table import Rows
 
-__all__ = ["Reading", "importance_reading", "log_weights", "pareto_k"]
+__all__ = ["Reading", "importance_reading", "log_weights", "pareto_k", "weighted_codes"]
 
 #: Above this the weights' variance may be infinite and an error bar means nothing (Vehtari et al. 2024, section 3).
 MAX_PARETO_K = 0.7
@@ -88,22 +88,30 @@ def importance_reading(model: CodeModel, rows: Rows, n_draws: int, seed: int) ->
     key = key_of(seed)
     collected = [(log_weights(model, batch, n_draws, key), n_true) for batch, n_true in chunks(rows, size)]
     counts = _counts(model, rows, n_draws)
-    weights = [_summary(np.asarray(block[:n_true], np.float64), counts) for block, n_true in collected]
+    weights = [_summary(np.asarray(block, np.float64)[:n_true], counts) for block, n_true in collected]
     values, error, effective, tail = (np.concatenate(part) for part in zip(*weights, strict=True))
     kind = np.full(len(values), model.density_kind)
     return Reading(values + rows.offset, kind, error, effective, tail)
 
 
-@eqx.filter_jit
-def log_weights(model: CodeModel, batch: Batch, n_draws: int, key: Array) -> Array:
-    """Log importance weights log p(x, z) - log q(z | x): (n_rows, n_draws) nats of the encoded cells."""
+def weighted_codes(model: CodeModel, batch: Batch, n_draws: int, key: Array) -> tuple[Array, Array]:
+    """Codes proposed for each row, (n_rows, n_draws, n_components), and their log importance weights.
+
+    The weights, (n_rows, n_draws), are log p(x, z) - log q(z | x), nats of the encoded cells.
+    """
     codes, log_q = model.proposal(batch).draw(row_keys(batch, key), n_draws)
 
     def log_joint(drawn: Array) -> Array:
         groups = model.split(drawn)
         return model.log_likelihood(batch, groups) + model.log_prior(groups)
 
-    return jax.vmap(log_joint, in_axes=1, out_axes=1)(codes) - log_q
+    return codes, jax.vmap(log_joint, in_axes=1, out_axes=1)(codes) - log_q
+
+
+@eqx.filter_jit
+def log_weights(model: CodeModel, batch: Batch, n_draws: int, key: Array) -> Array:
+    """Log importance weights alone: (n_rows, n_draws) nats of the encoded cells."""
+    return weighted_codes(model, batch, n_draws, key)[1]
 
 
 def _counts(model: CodeModel, rows: Rows, n_draws: int) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from diabolo.batches import Batch, Batches
 from diabolo.keys import children, seed_of
 from diabolo.model import Model, Phase, State
 
-__all__ = ["DivergenceWarning", "History", "InterruptedWarning", "Schedule", "Training", "fit"]
+__all__ = ["DivergenceWarning", "History", "InterruptedWarning", "Schedule", "Training", "fit", "start"]
 
 #: Steps between two looks at the losses: long enough that reading them back costs nothing.
 STEPS_PER_ROUND = 100
@@ -140,7 +140,7 @@ def fit(
 
 
 def start(model: Model, phase: Phase = Phase()) -> Training:  # noqa: B008  (frozen)
-    """The beginning of training: zero moments, no best yet."""
+    """The beginning of training: zero moments, no best yet; an open number of steps, so nothing to warm up."""
     weights = eqx.filter(model, getattr(model, phase.trainable)())
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), weights)
     moments = optax.ScaleByAdamState(count=np.zeros((), np.int32), mu=zeros, nu=zeros)

@@ -13,18 +13,20 @@ from jax import Array
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from diabolo import density, engine, progress, saving
-from diabolo.batches import Batch, Batches, chunks
+from diabolo import density, engine, passes, progress, saving
+from diabolo.batches import Batch, Batches
 from diabolo.checks import InputError, OneOf, Range, check_params, nearest, refuse
 from diabolo.density import Reading
+from diabolo.impute import conditional_draws
 from diabolo.keys import key_of
 from diabolo.model import CodeModel, Model
 from diabolo.nets import ACTIVATIONS
-from diabolo.table import Rows, Schema
+from diabolo.table import Rows, Schema, centres, fill, missing
 
 __all__ = ["DiaboloEstimator"]
 
 _N_DRAWS = 128  # codes per row behind score_samples
+_N_CENTRE = 256  # draws per row behind a filled gap
 
 
 class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, abc.ABC):
@@ -89,7 +91,8 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             for start in range(n_init):
                 key_weights, key_steps = key_of(seed, start, 0), key_of(seed, start, 1)
                 model = self.model_ if going_on else self.build(schema, key_weights)
-                result = engine.fit(model, batches, schedule, key_steps, on_round=on_round)
+                before = engine.start(model) if going_on else None  # nothing is warmed up a second time
+                result = engine.fit(model, batches, schedule, key_steps, training=before, on_round=on_round)
                 if kept is None or result[1].best > kept[1].best:
                     kept = result
                 if result[1].stopped == "interrupt":
@@ -161,11 +164,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     def transform(self, X: Any) -> np.ndarray:
         """Codes of rows, deterministic: (n_rows, n_components) float64."""
-        rows = self._encode(X)
-        out = [
-            (_codes(self.model_, batch), n) for batch, n in chunks(rows, _chunk_size(rows.values.shape[1]))
-        ]
-        return _gathered(out)
+        return passes.codes(self.model_, self._encode(X))
 
     def inverse_transform(self, Z: Any, given: Any = None) -> Any:
         """Codes back to data space: the expected value of numbers, the likeliest level of categories.
@@ -186,31 +185,14 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 "codes", got=f"an array of shape {codes.shape}", want=f"(n_rows, {self._n_features_out})"
             )
         conditions = self._conditions(given, len(codes))
-        size = _chunk_size(self.schema_.width)
-        out = []
-        for start in range(0, len(codes), size):
-            n = min(size, len(codes) - start)
-            pad = ((0, size - n), (0, 0))
-            out.append(
-                (
-                    _means(
-                        self.model_,
-                        np.pad(codes[start : start + n], pad),
-                        np.pad(conditions[start : start + n], pad),
-                    ),
-                    n,
-                )
-            )
-        return self.schema_.decode(_gathered(out), like=Z)
+        values = passes.means(self.model_, codes, conditions)
+        return self.schema_.decode(values, like=Z, given_values=conditions)
 
     def reconstruct(self, X: Any) -> Any:
         """Rows through encoder and decoder: what the code keeps of them, in the container of X."""
         rows = self._encode(X)
-        out = []
-        for batch, n in chunks(rows, _chunk_size(rows.values.shape[1])):
-            codes = _codes(self.model_, batch)
-            out.append((_means(self.model_, codes, batch.given), n))
-        return self.schema_.decode(_gathered(out), like=X)
+        values = passes.means(self.model_, passes.codes(self.model_, rows), rows.given)
+        return self.schema_.decode(values, like=X, given_values=rows.given)
 
     # ---- generation ----------------------------------------------------------------------------------------
 
@@ -231,13 +213,8 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         if n_samples not in Range(1, whole=True):
             raise refuse("parameter 'n_samples'", got=repr(n_samples), want="a whole number at least 1")
         conditions = self._conditions(given, n_samples)
-        seed, size = _seed(random_state), 512
-        out = []
-        for start in range(0, n_samples, size):
-            n = min(size, n_samples - start)
-            padded = np.pad(conditions[start : start + n], ((0, size - n), (0, 0)))
-            out.append((_draws(self.model_, key_of(seed, start), padded), n))
-        return self.schema_.decode(_gathered(out), snap=True)
+        values = passes.draws(self.model_, conditions, _seed(random_state))
+        return self.schema_.decode(values, snap=True, given_values=conditions)
 
     # ---- density -------------------------------------------------------------------------------------------
 
@@ -266,6 +243,36 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     def score(self, X: Any, y: Any = None) -> float:
         """Mean of `score_samples`: nats per row, larger is better. y is ignored."""
         return float(np.mean(self.score_samples(X)))
+
+    # ---- gaps ----------------------------------------------------------------------------------------------
+
+    def impute(self, X: Any, n_draws: int | None = None, *, random_state: Any = None) -> Any:
+        """Fill the gaps of X; observed cells are untouched.
+
+        Parameters
+        ----------
+        X : rows with gaps
+        n_draws : None fills with the middle of p(missing | observed): the mean of real columns, the median of
+            positive ones and counts, the likeliest level of the others. A number fills with that many draws from it
+        random_state : seed of the draws; None draws anew at every call. Without `n_draws` nothing is random
+
+        Returns
+        -------
+        X in its own container; with `n_draws` a list of so many
+        """
+        if n_draws is not None and n_draws not in Range(1, whole=True):
+            raise refuse("parameter 'n_draws'", got=repr(n_draws), want="None or a whole number at least 1")
+        rows, holes = self._encode(X), missing(self.schema_, X)
+        some = np.flatnonzero(holes.any(axis=1))
+        gappy = Rows(*(part[some] for part in (rows.values, rows.observed, rows.given, rows.offset)))
+        assert isinstance(self.model_, CodeModel)
+        seed = self._seed if n_draws is None else _seed(random_state)
+        draws = conditional_draws(self.model_, gappy, n_draws or _N_CENTRE, seed)
+        if n_draws is None:
+            return fill(self.schema_, X, holes, centres(self.schema_, draws))
+        blocks = np.concatenate([np.zeros((0, n_draws, self.schema_.width)), *draws])
+        drawn = (self.schema_.layout.decode(blocks[:, i], None, snap=True) for i in range(n_draws))
+        return [fill(self.schema_, X, holes, arrays) for arrays in drawn]
 
     # ---- keeping -------------------------------------------------------------------------------------------
 
@@ -319,30 +326,6 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         if len(conditions) != n_rows:
             raise refuse("given", got=f"{len(conditions)} rows", want=f"1 or {n_rows} rows")
         return conditions
-
-
-@eqx.filter_jit
-def _codes(model: CodeModel, batch: Batch) -> Array:
-    return model.join(model.encode(batch))
-
-
-@eqx.filter_jit
-def _means(model: CodeModel, codes: Array, given: Array) -> Array:
-    return model.likelihood.mean(model.decode(model.split(codes), given))
-
-
-@eqx.filter_jit
-def _draws(model: Model, key: Array, given: Array) -> Array:
-    return model.sample(key, given.shape[0], given)
-
-
-def _chunk_size(width: int) -> int:
-    """Rows per compiled call: few for wide rows, so that one row alone does not pay for thousands."""
-    return int(2 ** np.clip(18 - int(np.ceil(np.log2(max(width, 1)))), 6, 12))
-
-
-def _gathered(out: list[tuple[Array, int]]) -> np.ndarray:
-    return np.concatenate([np.asarray(block)[:n] for block, n in out]).astype(np.float64)
 
 
 def _look_at_columns(estimator: Any, X: Any, *, reset: bool) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
-from diabolo.checks import nearest, refuse
+from diabolo.checks import refuse
 from diabolo.keys import key_of
 from diabolo.nets import NetworkFactory
 from diabolo.table import Schema
@@ -79,8 +79,9 @@ def load(path: str | os.PathLike[str], *, network: NetworkFactory | None = None)
     """
     what = str(path)
     if not Path(path).is_file():
-        close = nearest(Path(path).name, [p.name for p in Path(path).resolve().parent.glob("*")])
-        raise refuse(what, got="no such file", want="a model file", fix=close if "mean" in close else "")
+        from diabolo.files import nearest_file  # pyarrow comes with it, and only this sentence needs it
+
+        raise refuse(what, got="no such file", want="a model file", fix=nearest_file(Path(path)))
     try:
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {}).get("diabolo", "null"))

@@ -88,6 +88,10 @@ class Kind(abc.ABC):
     def decode(self, cells: np.ndarray) -> np.ndarray:
         """Values (n,) float64 or object in the user's units, of cells (n, width)."""
 
+    def centre(self, cells: np.ndarray) -> np.ndarray:
+        """One value (n,) for draws (n, n_draws, width): their mean, or the likeliest level."""
+        return self.decode(cells.mean(axis=1))
+
     @abc.abstractmethod
     def likelihood(self) -> Likelihood | None:
         """The law of one cell; None where the column has none."""

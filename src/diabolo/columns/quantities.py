@@ -107,6 +107,9 @@ class Real(Kind):
             values = np.where(chosen, np.array(self.atoms)[best], values)
         return values
 
+    def centre(self, cells: np.ndarray) -> np.ndarray:
+        return _each(self, cells).mean(axis=1)  # not of the cells: an atom's draws say where they are by name
+
     def snap(self, values: np.ndarray) -> np.ndarray:
         return round_to(values, self.resolution)
 
@@ -180,6 +183,9 @@ class Positive(Kind):
     def decode(self, cells: np.ndarray) -> np.ndarray:
         return np.exp(np.minimum(cells[:, 0] * self.log_scale + self.log_mean, 700.0))
 
+    def centre(self, cells: np.ndarray) -> np.ndarray:
+        return np.median(_each(self, cells), axis=1)
+
     def snap(self, values: np.ndarray) -> np.ndarray:
         # a draw below half a step belongs to the first step: zero is outside the support
         return np.maximum(round_to(values, self.resolution), self.resolution)
@@ -239,6 +245,9 @@ class Count(Kind):
     def decode(self, cells: np.ndarray) -> np.ndarray:
         log_values = np.minimum(cells[:, 0] * self.log_scale + self.log_mean, 700.0)
         return np.maximum(np.rint(np.expm1(log_values)), 0.0)
+
+    def centre(self, cells: np.ndarray) -> np.ndarray:
+        return np.median(_each(self, cells), axis=1)
 
     def likelihood(self) -> Likelihood:
         from diabolo.likelihoods import NegativeBinomial
@@ -364,3 +373,8 @@ def _merge_with_logs(one: dict[str, Any], other: dict[str, Any]) -> dict[str, An
     if "logs" not in one or "logs" not in other:
         return merged
     return merged | {"logs": merge_moments(one["logs"], other["logs"])}
+
+
+def _each(kind: Kind, cells: np.ndarray) -> np.ndarray:
+    """Draws (n, n_draws, width) decoded one by one: (n, n_draws)."""
+    return kind.decode(cells.reshape(-1, cells.shape[2])).reshape(cells.shape[:2])

@@ -1,8 +1,20 @@
 """Tables in and out: containers, the schema of their columns, encoded rows."""
 
+from diabolo.table.filling import centres, fill, missing
 from diabolo.table.layout import Column, Layout, Rows
 from diabolo.table.reading import Source, read_table
 from diabolo.table.schema import Schema
 from diabolo.table.survey import Survey
 
-__all__ = ["Column", "Layout", "Rows", "Schema", "Source", "Survey", "read_table"]
+__all__ = [
+    "Column",
+    "Layout",
+    "Rows",
+    "Schema",
+    "Source",
+    "Survey",
+    "centres",
+    "fill",
+    "missing",
+    "read_table",
+]

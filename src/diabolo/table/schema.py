@@ -162,7 +162,7 @@ class Schema:
 
     def encode(self, X: Any) -> Rows:
         """Rows of X as the model sees them; a value outside its column's support warns, and scores -inf."""
-        source = self._checked(read_table(X))
+        source = self.checked(read_table(X))
         n_rows, layout = source.n_rows, self.layout
         rows = Rows(
             np.zeros((n_rows, self.width), np.float32),
@@ -177,7 +177,7 @@ class Schema:
                 block = read_block(source.block[part], source.names)
                 strange += layout.encode_block(block, Rows(*(array[part] for array in rows)))
         else:
-            strange = layout.encode_each(lambda j: self._values_of(source, j, j), rows)
+            strange = layout.encode_each(lambda j: self.values_of(source, j, j), rows)
         if strange:
             names = ", ".join(repr(self.columns[j].name) for j in sorted(set(strange))[:5])
             said = f"column {names}: values outside the support of the column's kind; those rows score -inf."
@@ -189,16 +189,16 @@ class Schema:
         source, places = read_table(X), self.layout.given_places
         names = tuple(self.columns[place.column].name for place in places)
         if len(source.names) == len(self.columns):
-            source = self._checked(source).part([place.column for place in places])
+            source = self.checked(source).part([place.column for place in places])
         elif len(source.names) != len(names) or (source.container in FRAMES and source.names != names):
             got, want = f"columns {list(source.names)}", f"the given columns {list(names)}"
             raise refuse("given", got=got, want=want)
         given = np.zeros((source.n_rows, self.given_width), np.float32)
         for i, place in enumerate(places):
-            self.layout.encode_given(place, self._values_of(source, i, place.column), given)
+            self.layout.encode_given(place, self.values_of(source, i, place.column), given)
         return given
 
-    def _checked(self, source: Source) -> Source:
+    def checked(self, source: Source) -> Source:
         """The source, if its columns are the training columns."""
         names = self.names
         if self.image_shape is not None and source.image_shape not in (None, self.image_shape):
@@ -212,7 +212,7 @@ class Schema:
             raise refuse("X", got=f"{len(source.names)} columns", want=f"{len(names)}, as in training")
         return dataclasses.replace(source, names=names)
 
-    def _values_of(self, source: Source, i: int, column: int) -> np.ndarray:
+    def values_of(self, source: Source, i: int, column: int) -> np.ndarray:
         """Column i of the source as the values that the schema's column holds."""
         known = self.columns[column]
         where = f"column {known.name!r}"

@@ -1,0 +1,90 @@
+"""Gaps of a user's table found and filled in place; cells that were observed are never written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import narwhals as nw
+import numpy as np
+
+from diabolo.table.reading import FRAMES, read_table
+from diabolo.table.writing import write_frame
+
+if TYPE_CHECKING:
+    from diabolo.table.schema import Schema
+
+__all__ = ["centres", "fill", "missing"]
+
+
+def missing(schema: Schema, X: Any) -> np.ndarray:
+    """(n, n_features) bool: the cells of X that hold nothing."""
+    source = schema.checked(read_table(X))
+    holes = np.zeros((source.n_rows, len(schema.columns)), bool)
+    for j in range(len(schema.columns)):
+        values = schema.values_of(source, j, j)
+        holes[:, j] = [value is None for value in values] if values.dtype == object else np.isnan(values)
+    return holes
+
+
+def centres(schema: Schema, draws: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """One value per row and column in the middle of its draws: the mean, median or likeliest level, by kind.
+
+    Parameters
+    ----------
+    draws : blocks (n, n_draws, width) of encoded rows
+
+    Returns
+    -------
+    one array (n_rows,) per column; nan or None where the column has no law
+    """
+    found: list[list[np.ndarray]] = [[] for _ in schema.columns]
+    for block in draws:
+        arrays = schema.layout.decode(block[:, 0].astype(np.float64), None, snap=False)
+        for place in schema.layout.places:
+            arrays[place.column] = place.kind.centre(block[:, :, place.start : place.stop].astype(np.float64))
+        for column, array in zip(found, arrays, strict=True):
+            column.append(array)
+    return [np.concatenate(blocks) for blocks in found]
+
+
+def fill(schema: Schema, X: Any, holes: np.ndarray, arrays: list[np.ndarray]) -> Any:
+    """A copy of X with values in its gaps.
+
+    Parameters
+    ----------
+    X : the table
+    holes : (n, n_features) bool, its gaps
+    arrays : per column, one value for every row that has a gap, in order
+
+    Returns
+    -------
+    the table in its own container; what no law can fill (identifiers, conditions) stays a gap
+    """
+    rows = np.flatnonzero(holes.any(axis=1))
+    place = np.zeros(len(holes), int)
+    place[rows] = np.arange(len(rows))
+    container = read_table(X).container
+    todo = [
+        j
+        for j, column in enumerate(schema.columns)
+        if holes[:, j].any() and not column.given and column.kind.name != "identifier"
+    ]
+    if container not in FRAMES:
+        out = np.array(X)
+        if out.dtype.kind not in "fO":
+            out = out.astype(np.float64)
+        flat = out.reshape(len(holes), -1)
+        for j in todo:
+            flat[holes[:, j], j] = arrays[j][place[holes[:, j]]]
+        return flat.reshape(out.shape)
+    frame = nw.from_native(X, eager_only=True)
+    filled = nw.from_native(write_frame(container, schema.columns, arrays), eager_only=True)
+    for j in todo:
+        at = np.flatnonzero(holes[:, j])
+        name = schema.columns[j].name
+        column, values = frame[name], filled[name][place[at].tolist()]
+        if values.dtype != column.dtype:
+            values = values.cast(column.dtype)
+        frame = frame.with_columns(column.scatter(at.tolist(), values))
+    return frame.to_native()
