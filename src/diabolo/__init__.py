@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from diabolo.families.autoencoder import Autoencoder
     from diabolo.families.denoising import DenoisingAutoencoder
     from diabolo.families.vae import VAE
+    from diabolo.outliers import OutlierDetector
     from diabolo.saving import load
     from diabolo.table import Schema
 
@@ -43,6 +44,7 @@ _OWNERS = {
     "InputError": "checks",
     "InputTypeError": "checks",
     "Ordinal": "columns",
+    "OutlierDetector": "outliers",
     "Pixels": "columns",
     "Positive": "columns",
     "Reading": "density",
@@ -64,6 +66,7 @@ __all__ = [
     "InputError",
     "InputTypeError",
     "Ordinal",
+    "OutlierDetector",
     "Pixels",
     "Positive",
     "Reading",

@@ -21,6 +21,8 @@ __all__ = ["Reading", "importance_reading", "log_weights", "pareto_k", "weighted
 
 #: Above this the weights' variance may be infinite and an error bar means nothing (Vehtari et al. 2024, section 3).
 MAX_PARETO_K = 0.7
+#: Codes per row behind `score_samples`.
+N_DRAWS = 128
 #: Draws of all rows of one chunk together: wide enough for the matrix products, small enough for the cache.
 _DRAWS_PER_CHUNK = 8192
 

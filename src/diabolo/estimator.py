@@ -25,7 +25,6 @@ from diabolo.table import Rows, Schema, centres, fill, missing
 
 __all__ = ["DiaboloEstimator"]
 
-_N_DRAWS = 128  # codes per row behind score_samples
 _N_CENTRE = 256  # draws per row behind a filled gap
 
 
@@ -222,7 +221,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """Log-density of each row's observed cells: (n_rows,) nats, in the user's units; see `density_kind_`."""
         return self.log_density(X).values
 
-    def log_density(self, X: Any, n_draws: int = _N_DRAWS) -> Reading:
+    def log_density(self, X: Any, n_draws: int = density.N_DRAWS) -> Reading:
         """Log-density with what is claimed of it: kind, standard error, effective sample size.
 
         Parameters

@@ -60,6 +60,7 @@ class Kind(abc.ABC):
 
     name: ClassVar[str]
     counted: ClassVar[bool] = True  # does the column have a law, and count in d?
+    ranked: ClassVar[bool] = True  # do its values have an order, and so quantiles?
 
     def __post_init__(self) -> None:
         """Lists become tuples, so that equal kinds have equal hashes."""

@@ -27,6 +27,7 @@ class Binary(Kind):
     """
 
     name: ClassVar[str] = "binary"
+    ranked: ClassVar[bool] = False
     levels: tuple[Level, Level] = unset()
     share: float = unset()
 
@@ -79,6 +80,7 @@ class Categorical(Kind):
     """
 
     name: ClassVar[str] = "categorical"
+    ranked: ClassVar[bool] = False
     levels: tuple[Level, ...] = unset()
     shares: tuple[float, ...] = unset()
     reserved: float = unset()
@@ -178,6 +180,7 @@ class Constant(Kind):
     """
 
     name: ClassVar[str] = "constant"
+    ranked: ClassVar[bool] = False
     counted: ClassVar[bool] = False
     value: Level | None = None
 
@@ -212,6 +215,7 @@ class Identifier(Kind):
     """Mostly distinct text: set aside; enters nothing, 0 nats, comes back as a gap."""
 
     name: ClassVar[str] = "identifier"
+    ranked: ClassVar[bool] = False
     counted: ClassVar[bool] = False
 
     def finish(self, summary: dict[str, Any], where: str = "column") -> Identifier:

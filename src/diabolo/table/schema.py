@@ -160,8 +160,14 @@ class Schema:
 
     # -- in ------------------------------------------------------------------------------------------------
 
-    def encode(self, X: Any) -> Rows:
-        """Rows of X as the model sees them; a value outside its column's support warns, and scores -inf."""
+    def encode(self, X: Any, hidden: np.ndarray | None = None) -> Rows:
+        """Rows of X as the model sees them; a value outside its column's support warns, and scores -inf.
+
+        Parameters
+        ----------
+        X : the table
+        hidden : (n, n_features) bool or None, cells to be read as gaps
+        """
         source = self.checked(read_table(X))
         n_rows, layout = source.n_rows, self.layout
         rows = Rows(
@@ -175,9 +181,11 @@ class Schema:
             for start in range(0, n_rows, layout.block_rows):
                 part = slice(start, start + layout.block_rows)
                 block = read_block(source.block[part], source.names)
+                if hidden is not None:
+                    block = np.where(hidden[part], np.nan, block)
                 strange += layout.encode_block(block, Rows(*(array[part] for array in rows)))
         else:
-            strange = layout.encode_each(lambda j: self.values_of(source, j, j), rows)
+            strange = layout.encode_each(lambda j: _hide(self.values_of(source, j, j), hidden, j), rows)
         if strange:
             names = ", ".join(repr(self.columns[j].name) for j in sorted(set(strange))[:5])
             said = f"column {names}: values outside the support of the column's kind; those rows score -inf."
@@ -296,6 +304,14 @@ class Schema:
             for facts in record["columns"]
         )
         return cls(columns, record["container"], _unlisted(record["image_shape"]))
+
+
+def _hide(values: np.ndarray, hidden: np.ndarray | None, column: int) -> np.ndarray:
+    """Values (n,) with gaps where `hidden` says so."""
+    if hidden is None or not hidden[:, column].any():
+        return values
+    gap: Any = None if values.dtype == object else np.nan
+    return np.where(hidden[:, column], gap, values)
 
 
 def _listed(fact: tuple | None) -> list | None:

@@ -1,0 +1,251 @@
+"""Odd rows and the cells to blame: surprise, blame, and scikit-learn's outlier detector on top of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax import Array
+from sklearn.base import BaseEstimator, OutlierMixin, clone
+from sklearn.utils.validation import check_is_fitted
+
+from diabolo import density
+from diabolo.batches import Batch, chunks
+from diabolo.checks import InputTypeError, Range, check_params, refuse
+from diabolo.density import weighted_codes
+from diabolo.impute import conditional_draws
+from diabolo.keys import key_of
+from diabolo.model import CodeModel
+from diabolo.table import Rows, missing
+from diabolo.table.schema import Schema
+
+__all__ = ["Blame", "OutlierDetector", "blame", "surprise"]
+
+_N_EXPECTED = 256  # rows drawn from the model for what it expects of a pattern of gaps
+_N_CODES = 256  # codes per row behind a blame
+_N_RANGE = 200  # draws per cell behind an expected value and its range
+_DRAWS_PER_CHUNK = 8192
+
+
+def surprise(estimator: Any, X: Any) -> np.ndarray:
+    """How much less likely a row is than the model's own rows with the same gaps.
+
+    Parameters
+    ----------
+    estimator : fitted
+    X : rows
+
+    Returns
+    -------
+    (n_rows,) : nats; -log p(observed cells) minus its mean over the model's own draws with the same cells missing,
+        so that rows with different gaps compare; 0 is as expected
+    """
+    holes = missing(estimator.schema_, X)
+    patterns, which = np.unique(holes, axis=0, return_inverse=True)
+    return -estimator.score_samples(X) - _expected(estimator, patterns)[which.ravel()]
+
+
+def _expected(estimator: Any, patterns: np.ndarray) -> np.ndarray:
+    """Mean of -log p over the model's draws, for each pattern of gaps (n_patterns, n_features): (n_patterns,)."""
+    schema, seed = estimator.schema_, estimator._seed
+    if schema.given_width:
+        want = "a model without given columns: what is expected would depend on the conditions"
+        raise refuse("surprise", got="a model with given columns", want=want)
+    drawn = estimator.sample(_N_EXPECTED, random_state=seed)
+    found = []
+    for pattern in patterns:
+        rows = schema.encode(drawn, hidden=np.broadcast_to(pattern, (_N_EXPECTED, len(pattern))))
+        found.append(-density.importance_reading(estimator.model_, rows, density.N_DRAWS, seed).values.mean())
+    return np.array(found)
+
+
+@dataclass(frozen=True)
+class Blame:
+    """For each cell, how unlikely it is given the row's other cells, and what was expected in its place.
+
+    Attributes
+    ----------
+    columns : the columns' names, in order
+    nats : (n_rows, n_features), -log p(cell | other cells) in the user's units; nan at gaps and where there is no law
+    excess : (n_rows, n_features), the same minus what is usual in the column: cells of different columns compare
+    expected : per column (n_rows,), the middle of p(cell | other cells)
+    low, high : (n_rows, n_features), its central 90 % in the column's units; nan where levels have no order
+    """
+
+    columns: tuple[str | int, ...]
+    nats: np.ndarray
+    excess: np.ndarray
+    expected: list[np.ndarray]
+    low: np.ndarray
+    high: np.ndarray
+
+    def worst(self) -> np.ndarray:
+        """(n_rows,) place of the column with the largest excess."""
+        return np.argmax(np.where(np.isnan(self.excess), -np.inf, self.excess), axis=1)
+
+
+def blame(estimator: Any, X: Any, usual: np.ndarray | None = None) -> Blame:
+    """Blame every cell of every row: -log p(cell | the row's other cells).
+
+    Each column is hidden in turn; codes are proposed from the cells left, weighed by them, and the cell's law
+    averaged over those codes: p(x_j | x_rest) = E[p(x_j | z) | x_rest]. Never a reconstruction error.
+
+    Parameters
+    ----------
+    estimator : fitted
+    X : rows
+    usual : (n_features,) nats to compare with; None takes the mean over the model's own draws
+
+    Returns
+    -------
+    Blame
+    """
+    schema, model, seed = estimator.schema_, estimator.model_, estimator._seed
+    if usual is None:
+        usual = usual_blame(estimator)
+    n_features = len(schema.columns)
+    whole = schema.encode(X)
+    n_rows = len(whole.values)
+    nats, low, high = (np.full((n_rows, n_features), np.nan) for _ in range(3))
+    expected: list[np.ndarray] = [np.full(n_rows, np.nan) for _ in range(n_features)]
+    for i, place in enumerate(schema.layout.places):
+        left = schema.encode(X, hidden=_only(n_rows, n_features, place.column))
+        nats[:, place.column] = _nats_of_cell(model, schema, whole, left, i, seed)
+        draws = np.concatenate(list(conditional_draws(model, left, _N_RANGE, seed)))
+        cells = draws[:, :, place.start : place.stop].astype(np.float64)
+        expected[place.column] = place.kind.centre(cells)
+        values = place.kind.decode(cells.reshape(-1, cells.shape[2]))
+        if values.dtype != object and place.kind.ranked:
+            ends = np.quantile(values.reshape(n_rows, -1), [0.05, 0.95], axis=1)
+            low[:, place.column], high[:, place.column] = ends
+    return Blame(schema.names, nats, nats - usual, expected, low, high)
+
+
+def usual_blame(estimator: Any, n_rows: int = 128) -> np.ndarray:
+    """Mean blame of each column over the model's own draws: (n_features,) nats."""
+    schema, seed = estimator.schema_, estimator._seed
+    drawn = estimator.sample(n_rows, random_state=seed)
+    whole, usual = schema.encode(drawn), np.zeros(len(schema.columns))
+    for i, place in enumerate(schema.layout.places):
+        left = schema.encode(drawn, hidden=_only(n_rows, len(schema.columns), place.column))
+        usual[place.column] = _nats_of_cell(estimator.model_, schema, whole, left, i, seed).mean()
+    return usual
+
+
+def _only(n_rows: int, n_features: int, column: int) -> np.ndarray:
+    hidden = np.zeros((n_rows, n_features), bool)
+    hidden[:, column] = True
+    return hidden
+
+
+def _nats_of_cell(
+    model: CodeModel, schema: Schema, whole: Rows, left: Rows, column: int, seed: int
+) -> np.ndarray:
+    """(n_rows,) nats: -log p(cell | the others) of one modelled column; nan where the cell is a gap."""
+    size = 1 << max(_DRAWS_PER_CHUNK // _N_CODES, 1).bit_length() - 1
+    key = key_of(seed, 2)
+    pairs = zip(chunks(left, size), chunks(whole, size), strict=True)
+    found = [
+        np.asarray(_log_predictive(model, hidden, full.values, jnp.int32(column), key), np.float64)[:n]
+        for (hidden, n), (full, _) in pairs
+    ]
+    nats = -(np.concatenate(found) + whole.offset - left.offset)
+    return np.where(whole.observed[:, column], nats, np.nan)
+
+
+@eqx.filter_jit
+def _log_predictive(model: CodeModel, left: Batch, values: Array, column: Array, key: Array) -> Array:
+    """log p(cell | the others), (n_rows,) nats of the encoded cell; `column` is an operand: one program for all."""
+    codes, log_weights = weighted_codes(model, left, _N_CODES, key)
+
+    def of_column(drawn: Array) -> Array:
+        return model.likelihood.log_prob(model.decode(model.split(drawn), left.given), values)[:, column]
+
+    cells = jax.vmap(of_column, in_axes=1, out_axes=1)(codes)
+    joint = jax.nn.logsumexp(log_weights + cells, axis=1)
+    return joint - jax.nn.logsumexp(log_weights, axis=1)
+
+
+class OutlierDetector(OutlierMixin, BaseEstimator):
+    """scikit-learn's outlier detector over any member that has a density.
+
+    Parameters
+    ----------
+    estimator : the density; None is `VAE()`
+    contamination : share of the training rows to call odd, between 0 and 0.5
+
+    Attributes
+    ----------
+    estimator_ : fitted
+    offset_ : the score below which a row is odd
+    n_features_in_, feature_names_in_ : of the training data
+
+    Notes
+    -----
+    Scores are minus the surprise: larger is more ordinary, as everywhere in scikit-learn; PyOD's are the other way
+    round, its `decision_function` is large for odd rows and its labels are 1 for odd, 0 for ordinary ones.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from diabolo import VAE, OutlierDetector
+    >>> X = np.random.default_rng(0).normal(size=(200, 3))
+    >>> detector = OutlierDetector(VAE(max_steps=200, random_state=0)).fit(X)
+    >>> detector.predict(np.array([[0.0, 0.0, 0.0], [9.0, -9.0, 9.0]])).tolist()
+    [1, -1]
+    """
+
+    _constraints: ClassVar[dict[str, list[Any]]] = {"contamination": [Range(0.0, 0.5, open_low=True)]}
+
+    def __init__(self, estimator=None, *, contamination=0.05):
+        self.estimator = estimator
+        self.contamination = contamination
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Fit the density and set the threshold at the `contamination` quantile of the training scores."""
+        check_params({"contamination": self.contamination}, self._constraints)
+        self.estimator_ = (_default() if self.estimator is None else clone(self.estimator)).fit(X)
+        if not hasattr(self.estimator_, "score_samples"):
+            raise refuse(
+                "parameter 'estimator'",
+                got=f"{type(self.estimator).__name__}, which has no density",
+                want="a member with score_samples",
+                error=InputTypeError,
+            )
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(self.estimator_, name):
+                setattr(self, name, getattr(self.estimator_, name))
+        self.offset_ = float(np.quantile(self.score_samples(X), self.contamination))
+        return self
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Minus the surprise of each row: (n_rows,) nats, larger is more ordinary."""
+        check_is_fitted(self)
+        return -surprise(self.estimator_, X)
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Scores minus `offset_`: negative for odd rows."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> np.ndarray:
+        """(n_rows,) int: -1 for odd rows, +1 for ordinary ones."""
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def explain(self, X: Any) -> Blame:
+        """The blame of every cell; see `Blame`."""
+        check_is_fitted(self)
+        return blame(self.estimator_, X)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+
+def _default() -> Any:
+    from diabolo.families.vae import VAE
+
+    return VAE()
