@@ -1,0 +1,113 @@
+"""One line per member, the small tables that its laws are tested with, and what integration says of them.
+
+A new family adds its line to `CASES`; every law of `test_laws.py` then runs on it.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from scipy.special import logsumexp
+
+from diabolo.families.autoencoder import Autoencoder
+from diabolo.families.denoising import DenoisingAutoencoder
+from diabolo.families.vae import VAE
+from diabolo.table import Rows
+
+N_ROWS = 400
+SMALL: dict[str, Any] = {
+    "n_components": 2,
+    "hidden_layer_sizes": (16,),
+    "max_steps": 1500,
+    "random_state": 0,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A member at a size that trains in a second; called, it makes an unfitted one."""
+
+    member: type[Any]
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __call__(self, **options: Any) -> Any:
+        return self.member(**{**SMALL, **self.options, **options})
+
+
+CASES = {
+    "VAE": Case(VAE),
+    "Autoencoder": Case(Autoencoder),
+    "DenoisingAutoencoder": Case(DenoisingAutoencoder),
+}
+
+
+@functools.cache
+def _points() -> np.ndarray:
+    generator = np.random.default_rng(0)
+    cluster = generator.choice(3, N_ROWS, p=[0.5, 0.3, 0.2])
+    flat = np.array([[0.0, 0.0], [4.0, 1.0], [1.0, 5.0]])[cluster] + generator.normal(size=(N_ROWS, 2))
+    lifted = flat @ np.array([[1.0, 0.5, -0.5, 0.2], [0.0, 1.0, 0.5, -1.0]])
+    return lifted + 0.5 * generator.normal(size=(N_ROWS, 4)) + [0.0, 50.0, -3.0, 7.0]
+
+
+def points() -> np.ndarray:
+    """Three clusters on a noisy plane in four dimensions: (400, 4) real numbers without a grid."""
+    return _points().copy()
+
+
+def mixed() -> pd.DataFrame:
+    """Two real columns, text, truth values and whole numbers; `mass` and `colour` have gaps; an odd index."""
+    generator = np.random.default_rng(1)
+    cluster = generator.choice(3, N_ROWS, p=[0.5, 0.3, 0.2])
+    level = np.where(generator.random(N_ROWS) < 0.85, cluster, generator.integers(0, 3, N_ROWS))
+    table = pd.DataFrame(
+        {
+            "length": 10.0 * (np.array([0.0, 4.0, 1.0])[cluster] + generator.normal(size=N_ROWS)),
+            "mass": np.array([0.0, 1.0, 5.0])[cluster] + 0.5 * generator.normal(size=N_ROWS) - 3.0,
+            "colour": np.array(["red", "green", "blue"], object)[level],
+            "male": generator.random(N_ROWS) < np.array([0.2, 0.8, 0.5])[cluster],
+            "legs": generator.choice([1, 2, 3, 4], N_ROWS, p=[0.1, 0.2, 0.3, 0.4]),
+        },
+        index=[f"row {i}" for i in range(N_ROWS)],
+    )
+    table.loc[generator.random(N_ROWS) < 0.1, "mass"] = np.nan
+    table.loc[generator.random(N_ROWS) < 0.1, "colour"] = None
+    return table
+
+
+TABLES = {"points": points, "mixed": mixed}
+
+
+@functools.cache
+def fitted(name: str, table: str = "points") -> Any:
+    """A case's estimator, fitted to one of `TABLES`; shared by all tests, so none may change it."""
+    return CASES[name]().fit(TABLES[table]())
+
+
+@eqx.filter_jit
+def _log_likelihoods(model: Any, params: jax.Array, values: jax.Array, observed: jax.Array) -> jax.Array:
+    """log p(observed cells of one row | code) at each code of a grid: (n_codes,) nats."""
+    return jnp.sum(jnp.where(observed, model.likelihood.log_prob(params, values), 0.0), axis=1)
+
+
+def by_quadrature(estimator: Any, rows: Rows, n_side: int = 601) -> np.ndarray:
+    """log p(row) of the observed cells by the rectangle rule over a code of two components: (n_rows,) nats."""
+    model = estimator.model_
+    drawn = np.asarray(model.join(model.draw_prior(jax.random.key(0), 20_000)))
+    low, high = drawn.min(axis=0) - drawn.std(axis=0), drawn.max(axis=0) + drawn.std(axis=0)
+    sides = np.linspace(low, high, n_side)  # (n_side, 2)
+    grid = np.stack(np.meshgrid(*sides.T), axis=-1).reshape(-1, 2).astype(np.float32)
+    codes = model.split(grid)
+    log_prior = np.asarray(model.log_prior(codes), np.float64)
+    params = model.decode(codes, np.zeros((len(grid), rows.given.shape[1]), np.float32))
+    cell = np.log(np.prod(sides[1] - sides[0]))
+    each = [
+        logsumexp(np.asarray(_log_likelihoods(model, params, values, observed), np.float64) + log_prior)
+        for values, observed in zip(rows.values, rows.observed, strict=True)
+    ]
+    return np.array(each) + cell + rows.offset

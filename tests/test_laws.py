@@ -1,0 +1,338 @@
+"""Every law runs on every case: what a user may rely on, whichever member it is."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from cases import CASES, N_ROWS, TABLES, by_quadrature, fitted, mixed, points
+from scipy.special import logsumexp
+from sklearn.base import clone
+
+import diabolo
+from diabolo.batches import Batch, Batches
+from diabolo.density import importance_reading
+
+
+@pytest.fixture(scope="module", params=list(CASES))
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def case(name):
+    return CASES[name]
+
+
+@pytest.fixture(scope="module")
+def on_points(name):
+    return fitted(name, "points")
+
+
+@pytest.fixture(scope="module")
+def on_mixed(name):
+    return fitted(name, "mixed")
+
+
+# ---- a row's answer --------------------------------------------------------------------------------------------
+
+
+def test_codes_are_float64_and_two_calls_agree(on_mixed):
+    codes = on_mixed.transform(mixed())
+    assert codes.shape == (N_ROWS, 2) and codes.dtype == np.float64
+    assert np.array_equal(codes, on_mixed.transform(mixed()))
+    assert np.array_equal(on_mixed.score_samples(mixed()), on_mixed.score_samples(mixed()))
+    assert np.all(codes.std(axis=0) > 0.1)  # a code that says nothing of its row would pass every other law
+
+
+def test_a_row_reads_the_same_in_any_order_company_and_chunk(on_mixed):
+    table = mixed()
+    order = np.random.default_rng(0).permutation(N_ROWS)
+    longer = pd.concat([table] * 11)  # 4,400 rows: more than one chunk of 4,096 codes and of 64 densities
+    for read in (on_mixed.transform, on_mixed.score_samples):
+        whole = read(table)
+        assert np.array_equal(read(table.iloc[order]), whole[order])
+        assert np.array_equal(np.concatenate([read(table.iloc[i : i + 1]) for i in range(8)]), whole[:8])
+    assert np.array_equal(on_mixed.transform(longer)[-N_ROWS:], on_mixed.transform(table))
+    assert on_mixed.reconstruct(longer).iloc[-N_ROWS:].equals(on_mixed.reconstruct(table))
+
+
+def test_rows_come_back_in_the_container_they_came_in(case, on_mixed):
+    table = mixed()
+    for rows in (
+        on_mixed.reconstruct(table),
+        on_mixed.sample(5),
+        on_mixed.inverse_transform(np.zeros((5, 2))),
+    ):
+        assert isinstance(rows, pd.DataFrame)
+        assert list(rows.columns) == list(table.columns)
+        assert rows.dtypes[["length", "male", "legs"]].equals(table.dtypes[["length", "male", "legs"]])
+        assert set(rows["colour"]) <= {"red", "green", "blue"} and set(rows["legs"]) <= {1, 2, 3, 4}
+    assert on_mixed.reconstruct(table).index.equals(table.index)
+    frame = pl.from_pandas(table)
+    in_polars = case().fit(frame)
+    assert np.array_equal(in_polars.transform(frame), on_mixed.transform(table))
+    for rows in (
+        in_polars.reconstruct(frame),
+        in_polars.sample(5),
+        in_polars.inverse_transform(np.zeros((5, 2))),
+    ):
+        assert isinstance(rows, pl.DataFrame) and rows.schema == frame.schema
+
+
+def test_arrays_come_back_as_float64_arrays(on_points):
+    X = points()
+    for rows in (
+        on_points.reconstruct(X),
+        on_points.sample(N_ROWS),
+        on_points.inverse_transform(np.zeros((N_ROWS, 2))),
+    ):
+        assert type(rows) is np.ndarray and rows.dtype == np.float64 and rows.shape == (N_ROWS, 4)
+
+
+def test_reconstruction_is_the_decoded_code_and_keeps_most_of_the_row(on_points):
+    X = points()
+    rows = on_points.reconstruct(X)
+    assert np.array_equal(rows, on_points.inverse_transform(on_points.transform(X)))
+    # the noise off the plane is 0.25 of some 3 to 6 per column
+    assert np.mean((rows - X) ** 2) < 0.15 * np.mean((X - X.mean(axis=0)) ** 2)
+
+
+def test_other_types_and_layouts_of_the_same_numbers_read_the_same(on_points):
+    X = np.rint(points())
+    frozen = X.copy()
+    frozen.flags.writeable = False
+    whole = on_points.transform(X), on_points.score_samples(X)
+    strided = np.repeat(X, 2, axis=0)[::2]
+    for same in (
+        np.asfortranarray(X),
+        frozen,
+        strided,
+        X.astype(int),
+        X.astype(np.float32),
+        X.astype(object),
+    ):
+        assert np.array_equal(on_points.transform(same), whole[0])
+        assert np.array_equal(on_points.score_samples(same), whole[1])
+
+
+# ---- density ---------------------------------------------------------------------------------------------------
+
+
+def test_the_score_is_the_mean_of_the_rows(on_points):
+    X = points()
+    reading = on_points.log_density(X, n_draws=128)
+    assert on_points.score(X) == np.mean(on_points.score_samples(X))
+    assert np.array_equal(reading.values, on_points.score_samples(X))
+    assert set(reading.kind) == {on_points.density_kind_} and reading.unit == "nats"
+
+
+def test_a_change_of_unit_moves_the_log_density_by_its_logarithm(case, on_mixed):
+    """A refit on 1,024 times the numbers sees the very same encoded bits, so each observed cell pays log 1,024."""
+    table, numbers = mixed(), ["length", "mass"]
+    larger = table.copy()
+    larger[numbers] *= 1024.0
+    refit = case().fit(larger)
+    n_cells = table[numbers].notna().sum(axis=1).to_numpy()
+    assert set(n_cells) == {1, 2}
+    moved = refit.score_samples(larger) - on_mixed.score_samples(table)
+    np.testing.assert_allclose(moved, -n_cells * np.log(1024.0), atol=1e-9)
+
+
+def test_a_thousand_times_the_numbers_cost_a_logarithm_per_cell(case, on_points):
+    """1,000 is no power of two: other last bits make another training, which moves the mean by about 0.02 nats."""
+    X = points()
+    refit = case().fit(1000.0 * X)
+    assert abs(refit.score(1000.0 * X) - (on_points.score(X) - 4.0 * np.log(1000.0))) < 0.1
+
+
+def test_a_gap_is_the_integral_over_its_cell(on_points):
+    X = points()[:20]
+    spread = points().std(axis=0)[2]
+    side = np.linspace(-4.0, 4.0, 81) * spread + points().mean(axis=0)[2]
+    filled = np.repeat(X, len(side), axis=0)
+    filled[:, 2] = np.tile(side, len(X))
+    gaps = X.copy()
+    gaps[:, 2] = np.nan
+    whole = on_points.log_density(filled)
+    centred = (whole.values + 0.5 * whole.standard_error**2).reshape(len(X), -1)
+    integral = logsumexp(centred, axis=1) + np.log(side[1] - side[0])
+    assert np.all(np.abs(by_quadrature(on_points, on_points.schema_.encode(gaps)) - integral) < 0.05)
+    # no gap was seen in training, so the encoder looks elsewhere, and not every row has an interval
+    reading = on_points.log_density(gaps, n_draws=300)
+    low, high = reading.interval(0.9999)
+    held = (low - 0.05 < integral) & (integral < high + 0.05)
+    assert np.sum(~reading.withheld) >= 10
+    assert np.all(held | reading.withheld)
+
+
+def test_a_gap_is_the_sum_over_its_levels_and_the_unseen(on_mixed):
+    table = mixed().iloc[:40]
+    by_level, trusted = {}, np.ones(len(table), bool)
+    for level in ("red", "green", "blue", None, "puce"):
+        changed = table.copy()
+        changed["colour"] = pd.Series([level] * len(table), index=table.index, dtype=object)
+        reading = on_mixed.log_density(changed)
+        trusted &= ~reading.withheld
+        by_level[level] = reading.values + 0.5 * reading.standard_error**2
+        if level is None:
+            error = reading.standard_error
+    gap, unseen = by_level.pop(None), by_level["puce"]
+    total = logsumexp(list(by_level.values()), axis=0)
+    assert np.sum(trusted) >= 20
+    assert np.all(np.abs(total - gap)[trusted] < (5.0 * error + 0.1)[trusted])
+    assert abs(np.mean((total - gap)[trusted])) < 0.05
+    # an unseen level is a gap that pays the reserved mass, here the least there is: 1 in n + 1
+    kind = on_mixed.schema_.columns[2].kind
+    assert kind.reserved == 1.0 / (mixed()["colour"].notna().sum() + 1)
+    np.testing.assert_allclose(unseen, gap + np.log(kind.reserved), atol=1e-9)
+
+
+@pytest.mark.parametrize("table", ["points", "mixed"])
+def test_intervals_hold_the_truth_as_often_as_they_say(name, table):
+    model = fitted(name, table)
+    rows = model.schema_.encode(TABLES[table]()[:50])
+    truth = by_quadrature(model, rows)
+    n_held, n_given, n_withheld = 0, 0, 0
+    for seed in range(24):
+        reading = importance_reading(model.model_, rows, 300, seed)
+        low, high = reading.interval(0.95)
+        assert np.array_equal(np.isnan(low), reading.withheld)
+        n_held += np.sum((low <= truth) & (truth <= high))
+        n_given += np.sum(~reading.withheld)
+        n_withheld += np.sum(reading.withheld)
+    assert 0.92 <= n_held / n_given <= 0.97
+    assert n_withheld < 0.2 * (n_given + n_withheld)
+
+
+def test_training_beats_an_untrained_copy(case):
+    X = points()
+    trained = case(max_steps=1000).fit(X[::2])
+    schema = trained.schema_
+    batches = Batches.split(Batch.of(schema.encode(X[::2])), 128, 0.1, seed=0)
+    untrained = clone(trained)
+    vars(untrained).update(vars(trained))
+    untrained.model_ = untrained.build(schema, jax.random.key(0)).finish(batches, jax.random.key(1))
+    assert trained.score(X[1::2]) > untrained.score(X[1::2]) + 0.5
+
+
+# ---- generation ------------------------------------------------------------------------------------------------
+
+
+def test_draws_with_a_seed_agree_and_without_one_differ(on_points):
+    assert np.array_equal(on_points.sample(40, random_state=3), on_points.sample(40, random_state=3))
+    assert not np.any(on_points.sample(40, random_state=3) == on_points.sample(40, random_state=4))
+    assert not np.any(on_points.sample(40) == on_points.sample(40))
+    many = on_points.sample(1100, random_state=3)
+    assert len(np.unique(many[:, 0])) > 1090  # no chunk of draws repeats another
+
+
+def test_draws_have_the_frequencies_and_spreads_of_the_data(on_mixed):
+    table, draws = mixed(), on_mixed.sample(4000, random_state=0)
+    # 4 standard errors of a share of 400 rows are 0.1; the likeliest level alone would give 0 or 1
+    for column in ("colour", "male", "legs"):
+        data = table[column].dropna().value_counts(normalize=True)
+        drawn = draws[column].value_counts(normalize=True).reindex(data.index, fill_value=0.0)
+        assert np.all(np.abs(drawn - data) < 0.1), (column, drawn, data)
+    for column in ("length", "mass"):
+        assert abs(draws[column].std() / table[column].std() - 1.0) < 0.15
+        assert abs(draws[column].mean() - table[column].mean()) < 0.2 * table[column].std()
+    # columns hang together as in the data: mass by colour
+    data, drawn = (rows.groupby("colour")["mass"].mean() for rows in (table, draws))
+    assert 0.5 < (drawn["blue"] - drawn["red"]) / (data["blue"] - data["red"]) < 1.5
+
+
+# ---- keeping ---------------------------------------------------------------------------------------------------
+
+
+def test_a_file_a_pickle_and_a_copy_keep_every_reading(on_mixed, tmp_path):
+    table = mixed()
+    on_mixed.save(tmp_path / "model.safetensors")
+    for again in (diabolo.load(tmp_path / "model.safetensors"), pickle.loads(pickle.dumps(on_mixed))):
+        assert type(again) is type(on_mixed) and again.schema_ == on_mixed.schema_
+        assert np.array_equal(again.transform(table), on_mixed.transform(table))
+        assert np.array_equal(again.score_samples(table), on_mixed.score_samples(table))
+        assert again.sample(9, random_state=1).equals(on_mixed.sample(9, random_state=1))
+        assert again.reconstruct(table).equals(on_mixed.reconstruct(table))
+        for fact in ("n_iter_", "n_steps_", "loss_curve_", "validation_scores_", "best_validation_score_",
+                     "density_kind_", "n_features_in_"):  # fmt: skip
+            assert getattr(again, fact) == getattr(on_mixed, fact), fact
+        assert list(again.feature_names_in_) == list(table.columns)
+        assert again.get_params() == on_mixed.get_params()
+
+
+def test_a_clone_has_the_parameters_and_nothing_learned(on_mixed):
+    copy = clone(on_mixed)
+    assert copy.get_params() == on_mixed.get_params()
+    assert not [name for name in vars(copy) if name.endswith("_")]
+
+
+_ELSEWHERE = """
+import json, sys
+import numpy as np
+import diabolo
+answers = {}
+for name in sys.argv[1:]:
+    model = diabolo.load(f"{name}.safetensors")
+    rows = np.load("rows.npy")
+    answers[name] = {
+        "transform": model.transform(rows).tolist(),
+        "score_samples": model.score_samples(rows).tolist(),
+        "reconstruct": model.reconstruct(rows).tolist(),
+        "sample": model.sample(5, random_state=1).tolist(),
+    }
+print(json.dumps(answers))
+"""
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """Every case's answers from its file, in one process that never saw the training rows."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    np.save(folder / "rows.npy", points()[:10])
+    for name in CASES:
+        fitted(name, "points").save(folder / f"{name}.safetensors")
+    # members that share a reading share its program
+    environment = {"JAX_COMPILATION_CACHE_DIR": str(folder), **os.environ}
+    run = subprocess.run(
+        [sys.executable, "-c", _ELSEWHERE, *CASES],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(run.stdout)
+
+
+def test_a_file_answers_the_same_in_a_fresh_process(name, on_points, elsewhere):
+    X = points()[:10]
+    assert elsewhere[name]["transform"] == on_points.transform(X).tolist()
+    assert elsewhere[name]["score_samples"] == on_points.score_samples(X).tolist()
+    assert elsewhere[name]["reconstruct"] == on_points.reconstruct(X).tolist()
+    assert elsewhere[name]["sample"] == on_points.sample(5, random_state=1).tolist()
+
+
+def test_a_refit_forgets_the_first_fit(case, on_points):
+    again = case().fit(mixed())
+    again.fit(points())
+    assert np.array_equal(again.transform(points()), on_points.transform(points()))
+    assert np.array_equal(again.score_samples(points()), on_points.score_samples(points()))
+    assert again.loss_curve_ == on_points.loss_curve_ and again.n_steps_ == on_points.n_steps_
+    assert not hasattr(again, "feature_names_in_") and again.n_features_in_ == 4
+
+
+# ---- scikit-learn ----------------------------------------------------------------------------------------------
+
+
+def test_codes_come_as_a_frame_where_that_is_asked_for(name, on_mixed):
+    framed = pickle.loads(pickle.dumps(on_mixed)).set_output(transform="pandas").transform(mixed())
+    assert list(framed.columns) == [f"{name.lower()}0", f"{name.lower()}1"]
+    assert framed.index.equals(mixed().index)
+    assert np.array_equal(framed.to_numpy(), on_mixed.transform(mixed()))
