@@ -39,7 +39,7 @@ FLOORS = {
     "saving": 6,
     "families": 7,
     "outliers": 8,
-    "compare": 8,
+    "comparison": 8,
     "manifold": 8,
     "codec": 8,
     "scale": 8,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Positive,
         Real,
     )
+    from diabolo.comparison import compare
     from diabolo.density import Reading
     from diabolo.families.autoencoder import Autoencoder
     from diabolo.families.denoising import DenoisingAutoencoder
@@ -50,6 +51,7 @@ _OWNERS = {
     "Reading": "density",
     "Real": "columns",
     "Schema": "table",
+    "compare": "comparison",
     "load": "saving",
 }
 _ROOMS = ("plot", "report")
@@ -73,6 +75,7 @@ __all__ = [
     "Real",
     "Schema",
     "__version__",
+    "compare",
     "load",
     "plot",
     "report",

@@ -1,0 +1,154 @@
+"""Several models on one split: how much each gains over independent columns, and by how much they differ."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from sklearn.base import clone
+from sklearn.model_selection import train_test_split
+
+from diabolo.checks import Range, refuse
+from diabolo.table import Schema
+
+__all__ = ["Entry", "Gain", "compare", "gain", "independent_columns"]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Nats per row by which a model beats independent columns of the same kinds and resolutions.
+
+    Attributes
+    ----------
+    mean, standard_error : nats per row; of the mean over rows
+    n_rows : rows compared
+    n_outside : rows left out, because a value outside a column's support makes both densities zero
+    kind : of the model's density: "exact", "bound" or "estimate"
+    """
+
+    mean: float
+    standard_error: float
+    n_rows: int
+    n_outside: int
+    kind: str
+
+    def __str__(self) -> str:
+        said = {"bound": " (lower bound)", "estimate": " (estimate)"}.get(self.kind, "")
+        way = "better" if self.mean >= 0 else "worse"
+        size, error = abs(self.mean), self.standard_error
+        return f"{size:.3g} ± {error:.1g} nats per row {way} than independent columns{said}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model's line: its gain, its paired difference to the best, and what it cost.
+
+    Attributes
+    ----------
+    name : as given
+    gain : over independent columns, on rows that it never saw
+    behind, behind_error : mean paired difference to the best model and its standard error, nats per row; 0 for the best
+    seconds : of fitting
+    estimator : fitted
+    """
+
+    name: str
+    gain: Gain
+    behind: float
+    behind_error: float
+    seconds: float
+    estimator: Any
+
+
+def independent_columns(schema: Schema, X: Any) -> np.ndarray:
+    """Log-density of rows under the product of the columns' own marginal laws: (n_rows,) nats, user's units."""
+    rows, likelihood = schema.encode(X), schema.likelihood()
+    cells = jax.jit(lambda values: likelihood.log_prob(likelihood.initial, values))(rows.values)
+    return np.where(rows.observed, np.asarray(cells, np.float64), 0.0).sum(axis=1) + rows.offset
+
+
+def gain(estimator: Any, X: Any) -> Gain:
+    """How much better a fitted model explains rows than independent columns do.
+
+    Parameters
+    ----------
+    estimator : fitted, with a density
+    X : rows, best such as the model never saw
+    """
+    return _gain(_gains(estimator, X), estimator.density_kind_)
+
+
+def compare(
+    models: Mapping[str, Any], X: Any, *, test_size: float = 0.2, random_state: Any = 0
+) -> list[Entry]:
+    """Fit models on the same rows and compare them on the others.
+
+    Parameters
+    ----------
+    models : estimators by name; they are cloned, not changed
+    X : rows
+    test_size : share of the rows to compare on; used neither for training nor for stopping
+    random_state : of the split
+
+    Returns
+    -------
+    one Entry per model, the best first
+
+    Examples
+    --------
+    >>> import diabolo
+    >>> from sklearn.datasets import load_iris
+    >>> few = {"max_steps": 200, "n_components": 2, "random_state": 0}
+    >>> models = {"vae": diabolo.VAE(**few), "plain": diabolo.Autoencoder(**few)}
+    >>> best, other = diabolo.compare(models, load_iris().data)
+    >>> best.behind, best.gain.mean > other.gain.mean
+    (0.0, True)
+    """
+    if not models:
+        raise refuse("compare", got="no model", want="estimators by name, such as {'vae': VAE()}")
+    if test_size not in Range(0.0, 1.0, open_low=True, open_high=True):
+        raise refuse("parameter 'test_size'", got=repr(test_size), want="a number between 0 and 1")
+    train, test = train_test_split(X, test_size=test_size, random_state=random_state)
+    found: list[tuple[str, Any, np.ndarray, float]] = []
+    for name, model in models.items():
+        start = time.perf_counter()
+        fitted = clone(model).fit(train)
+        found.append((name, fitted, _gains(fitted, test), time.perf_counter() - start))
+    best = max(found, key=lambda one: np.nanmean(one[2]))[2]
+    entries = []
+    for name, fitted, gains, seconds in found:
+        apart = gains - best
+        entries.append(
+            Entry(
+                name,
+                _gain(gains, fitted.density_kind_),
+                float(np.nanmean(apart)),
+                _error(apart),
+                seconds,
+                fitted,
+            )
+        )
+    return sorted(entries, key=lambda entry: -entry.gain.mean)
+
+
+def _gains(estimator: Any, X: Any) -> np.ndarray:
+    """Per row, nan where both densities are zero."""
+    nats = estimator.score_samples(X)
+    with np.errstate(invalid="ignore"):
+        return nats - independent_columns(estimator.schema_, X)
+
+
+def _gain(gains: np.ndarray, kind: str) -> Gain:
+    inside = np.isfinite(gains)
+    mean = float(gains[inside].mean()) if inside.any() else float("nan")
+    return Gain(mean, _error(gains), int(inside.sum()), int((~inside).sum()), kind)
+
+
+def _error(values: np.ndarray) -> float:
+    """Standard error of the mean of the finite values."""
+    values = values[np.isfinite(values)]
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
