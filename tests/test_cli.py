@@ -137,6 +137,39 @@ def test_columns_the_model_does_not_know_are_left_out(fitted, tmp_path):
     assert np.array_equal(np.load(tmp_path / "codes.npy"), expected)
 
 
+def test_rows_are_known_by_a_column_that_the_model_set_aside(tmp_path):
+    frame = pd.read_csv(PENGUINS)
+    frame.insert(0, "ring", [f"r{number:03d}" for number in range(len(frame))])
+    frame.to_csv(tmp_path / "rings.csv", index=False)
+    model, rings = tmp_path / "m.safetensors", tmp_path / "rings.csv"
+    said = run("fit", rings, "-o", model, *SMALL)
+    assert "1 identifier" in said
+    assert "note" not in run("fit", rings, "-o", model, *SMALL, "-q")
+    run("score", model, rings, "-o", tmp_path / "s.csv", "--index", "ring")
+    scores = pd.read_csv(tmp_path / "s.csv")
+    assert list(scores["ring"]) == list(frame["ring"])
+    run("reconstruct", model, rings, "-o", tmp_path / "r.csv", "--index", "ring")
+    again = pd.read_csv(tmp_path / "r.csv")
+    assert list(again.columns) == list(frame.columns) and list(again["ring"]) == list(frame["ring"])
+    run("score", model, PENGUINS, "-o", tmp_path / "without.csv")  # rows of a file without that column
+    assert np.array_equal(pd.read_csv(tmp_path / "without.csv")["log_density"], scores["log_density"])
+
+
+def test_an_array_is_taken_in_the_order_of_the_model(tmp_path):
+    values = np.random.default_rng(0).normal(size=(40, 2))
+    pd.DataFrame(values, columns=["a", "b"]).to_csv(tmp_path / "rows.csv", index=False)
+    np.save(tmp_path / "rows.npy", values)
+    run("fit", tmp_path / "rows.csv", "-o", tmp_path / "m.safetensors", *SMALL, "-q")
+    for name in ("rows.csv", "rows.npy"):
+        said = run(
+            "transform", tmp_path / "m.safetensors", tmp_path / name, "-o", tmp_path / f"{name}.parquet"
+        )
+        assert ("without names: taken in the model's order" in said) == name.endswith("npy")
+        assert "note" not in said
+    codes = [pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("rows.csv", "rows.npy")]
+    pd.testing.assert_frame_equal(*codes)
+
+
 def test_report_names_lines_and_colours_by_any_column(fitted, tmp_path):
     frame = pd.read_csv(PENGUINS).assign(colony=["north", "south"] * 172)
     frame.to_csv(tmp_path / "more.csv", index=False)
@@ -183,7 +216,7 @@ def test_images_as_array_and_as_folder(tmp_path):
         ("fit penguins.csv -o no/m.safetensors", "output no/m.safetensors: got no folder 'no';"),
         ("fit penguins.csv -o m2.safetensors --set n_component=2", "of VAE. Did you mean 'n_components'?"),
         ("fit penguins.csv -o m2.safetensors --set n_components", "as in --set n_components=2."),
-        ("fit penguins.csv -o m2.safetensors --set n_components=0", "parameter 'n_components': got 0;"),
+        ("fit penguins.csv -o m2.safetensors --set n_components=0", "--set n_components: got 0;"),
         (
             "fit penguins.csv -o m2.safetensors --family vea",
             "--family: got 'vea'; expected a family. Did you mean 'vae'?",
@@ -211,7 +244,27 @@ def test_images_as_array_and_as_folder(tmp_path):
         ),
         ("score m.safetensors penguins.csv -o s.npy", "output s.npy: got the ending '.npy'; expected .csv"),
         ("sample m.safetensors -n 3 -o pictures", "output pictures: got no ending;"),
-        ("score m.safetensors cut.parquet -o s2.csv", "cut.parquet: got a damaged or cut-off file"),
+        (
+            "score m.safetensors cut.parquet -o s2.csv",
+            "cut.parquet: got a damaged or cut-off file (Could not open Parquet input source 'cut.parquet': ",
+        ),
+        ("fit penguins.csv -o m2.safetensors --kind ilsand=count", "--kind: got 'ilsand'; expected the name"),
+        ("fit penguins.csv -o m2.safetensors --kind island=cuont", "--kind island: got 'cuont'; expected a"),
+        ("score m.safetensors penguins.csv -o penguins.csv", "results never replace rows."),
+        (
+            "score m.safetensors wide.npy -o s2.csv",
+            "wide.npy: got an array of 9 columns; expected 7 columns,",
+        ),
+        ("score m.safetensors images.npy -o s2.csv", "images.npy: got images of 7 × 1 pixels; expected 7"),
+        (
+            "score none.safetensors penguins.csv -o s2.csv",
+            "none.safetensors: got no such file; expected a model",
+        ),
+        ("fit penguins.csv", "Missing option '-o' / '--output'. See "),
+        ("fit penguins.csv -o m2.safetensors --famly vae", "--famly. Did you mean --family? See "),
+        ("fit penguins.csv -o m2.safetensors --seed x", "'--seed': expected a whole number. See "),
+        ("sample m.safetensors -n 0 -o s2.csv", "expected at least 1. See "),
+        ("ft penguins.csv", "No such command 'ft'. Did you mean 'fit'? See "),
     ],
 )
 def test_refusals(fitted, monkeypatch, args, sentence):
@@ -223,6 +276,8 @@ def test_refusals(fitted, monkeypatch, args, sentence):
     }
     for name, changed in broken.items():
         (fitted / name).write_text("\n".join(changed) + "\n")
+    np.save(fitted / "wide.npy", np.zeros((2, 9)))
+    np.save(fitted / "images.npy", np.zeros((2, 7, 1)))
     (fitted / "cut.safetensors").write_bytes((fitted / "m.safetensors").read_bytes()[:5000])
     (fitted / "cut.parquet").write_bytes((fitted / "reversed.parquet").read_bytes()[:3000])
     before = sorted(fitted.iterdir())
@@ -298,6 +353,33 @@ def test_an_interrupted_verb_says_so_and_leaves_nothing(fitted, tmp_path):
     _, said = running.communicate(timeout=60)
     assert running.returncode == 130 and "Interrupted; nothing is half-written." in said
     assert "Traceback" not in said and not list(tmp_path.glob("*new.csv*"))
+
+
+def test_an_interrupted_fit_keeps_what_it_learned_and_no_untrained_model(tmp_path, monkeypatch):
+    from diabolo import engine
+    from diabolo.families.vae import VAE
+
+    rounds, compiled = [0, 2], engine._compiled_round
+
+    def interrupting(backend):
+        step = compiled(backend)
+
+        def one(*args):
+            rounds[0] += 1
+            if rounds[0] > rounds[1]:
+                raise KeyboardInterrupt
+            return step(*args)
+
+        return one
+
+    monkeypatch.setattr(engine, "_compiled_round", interrupting)
+    model = tmp_path / "m.safetensors"
+    said = run("fit", PENGUINS, "-o", model, *SMALL, "--set", "max_steps=1000")
+    assert "note: Interrupted after" in said and isinstance(diabolo.load(model), VAE)
+    model.unlink()
+    rounds[:] = [0, 0]
+    said = run("fit", PENGUINS, "-o", model, *SMALL, code=130)
+    assert "Interrupted; nothing is half-written." in said and not list(tmp_path.iterdir())
 
 
 def test_help_imports_nothing_slow():

@@ -66,6 +66,18 @@ def test_separators_and_decimal_comma(tmp_path):
     assert read_table(written(tmp_path, "a\tb,c\n1\t2\n", "t.tsv")).data.to_pydict() == {"a": [1], "b,c": [2]}
 
 
+def test_digits_in_groups_of_three(tmp_path):
+    table = read_table(written(tmp_path, 'a,b,c\n"1,234.5",x,"1,2"\n-7,"1,000","3,400"\n,"1,000",5\n'))
+    assert table.data.to_pydict() == {
+        "a": [1234.5, -7.0, None],
+        "b": ["x", "1,000", "1,000"],
+        "c": ["1,2", "3,400", "5"],  # 1,2 is no group of three: the column stays text
+    }
+    assert table.notes == ("digits in groups of three in a",)
+    german = read_table(written(tmp_path, "a;b\n1.234,5;1,5\n2.000;2,5\n", "de.csv"))
+    assert german.data.to_pydict() == {"a": [1234.5, 2000.0], "b": [1.5, 2.5]}
+
+
 def test_the_index_pandas_writes_is_set_aside(tmp_path):
     frame = pd.DataFrame({"x": [1.5, 2.5]}, index=["r2", "r1"])
     frame.to_csv(tmp_path / "rows.csv")
@@ -126,6 +138,7 @@ def test_without(tmp_path):
         ("a,b\n", r"rows.csv: got no rows; expected at least one row\."),
         ("a,b\n1,2\n3\n", r"rows.csv line 3: got 1 cell; expected 2, as in the header\."),
         ('a,b\n"1\n1",2\n3,4,5\n', r"rows.csv line 4: got 3 cells; expected 2, .* Quote cells"),
+        ('a,b\n"1,2\n3,4\n', r"rows.csv line 2: got 1 cell; expected 2, .* A quote opens its last cell"),
         ("a,a\n1,2\n", r"rows.csv: got 2 columns named 'a'"),
         ("a\0b", r"rows.csv: got bytes that are no text"),
     ],
@@ -246,6 +259,18 @@ def test_text_output_is_plain(tmp_path):
     table = pa.table({"k": pa.array(["x", None]).dictionary_encode(), "v": [float("nan"), 2.0]})
     path = write_table(tmp_path / "out.csv", table, index=pa.table({"v": [7, 8]}))
     assert path.read_text() == '"v_index","k","v"\n7,"x",\n8,,2\n'
+
+
+def test_text_has_no_more_digits_than_the_numbers(tmp_path):
+    single = np.array([0.1, 2.5], np.float32).astype(np.float64)
+    path = write_table(tmp_path / "out.csv", pa.table({"single": single, "double": [0.1, 2.5]}))
+    assert path.read_text() == '"single","double"\n0.1,0.1\n2.5,2.5\n'
+
+
+def test_an_empty_column_gives_its_place_to_the_index(tmp_path):
+    rows = pa.table({"id": pa.nulls(2, pa.string()), "x": [1, 2]})
+    path = write_table(tmp_path / "out.csv", rows, index=pa.table({"id": ["p", "q"]}))
+    assert path.read_text() == '"id","x"\n"p",1\n"q",2\n'
 
 
 def test_frames_and_arrays(tmp_path):

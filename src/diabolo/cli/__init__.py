@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import sys
 from pathlib import Path
-
-from diabolo.cli.verbs import app
+from typing import Any
 
 __all__ = ["app", "main"]
+
+INTERRUPTED = 130
+
+
+def __getattr__(name: str) -> Any:
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from diabolo.cli.verbs import app
+
+    return app
 
 
 def main() -> None:
@@ -21,7 +31,33 @@ def main() -> None:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's remarks on the processor
-    app()
+    sys.unraisablehook = _unraisable
+    try:
+        from diabolo.cli.verbs import app  # here, so that an interrupted import is no traceback either
+
+        app()
+    except KeyboardInterrupt:
+        print("Interrupted; nothing is half-written.", file=sys.stderr)
+        _leave(INTERRUPTED)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            _leave(INTERRUPTED)
+        raise
+
+
+def _unraisable(met: Any) -> None:
+    """A Ctrl-C that came where Python can raise nothing, as in jax's callback of the collector: again."""
+    if isinstance(met.exc_value, KeyboardInterrupt):
+        _thread.interrupt_main()
+    else:
+        sys.__unraisablehook__(met)
+
+
+def _leave(code: int) -> None:
+    """End without tidying: XLA's compiler, interrupted, may crash a process that waits for it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _cache_folder() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from typing import Any
 
@@ -10,28 +11,55 @@ from rich.console import Console
 from rich.text import Text
 
 from diabolo.checks import InputError
+from diabolo.cli import INTERRUPTED
 
 __all__ = ["Verbs", "say"]
 
-WRONG_INPUT, INTERRUPTED = 2, 130
+WRONG_INPUT = 2
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer may bring a click of its own
 
 
 class Verbs(typer.core.TyperGroup):
     """The verbs, and the one place where what went wrong becomes a sentence and an exit code."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except UsageError as error:
+            complain(usage(error))
+        raise typer.Exit(WRONG_INPUT)
 
     def invoke(self, ctx: Any) -> Any:
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = note
                 return super().invoke(ctx)
+        except UsageError as error:
+            message, code = usage(error), WRONG_INPUT
         except InputError as error:
             message, code = str(error), WRONG_INPUT
         except OSError as error:  # a full disk, a file without permission
             message, code = f"{error.filename or 'file'}: {error.strerror or error}", WRONG_INPUT
         except KeyboardInterrupt:
             message, code = "Interrupted; nothing is half-written.", INTERRUPTED
-        errors().print(Text(message, style="red"), soft_wrap=True)
+        complain(message)
         raise typer.Exit(code)
+
+
+def usage(error: Any) -> str:
+    """What was wrong with the options, in one sentence, and where they are listed."""
+    said = str(error.format_message()).rstrip(".")
+    said = re.sub(r": Input should be (?:a valid )?(.*?)(?:, unable to parse.*)?$", r": expected \1", said)
+    said = said.replace("greater than or equal to", "at least").replace(
+        "expected integer", "expected a whole number"
+    )
+    said = re.sub(r" \(Possible options?: (.*)\)$", r". Did you mean \1", said)
+    where = error.ctx.command_path if error.ctx is not None else "diabolo"
+    return f"{said}{'' if said.endswith('?') else '?' if 'Did you mean' in said else '.'} See {where} --help."
+
+
+def complain(message: str) -> None:
+    errors().print(Text(message, style="red"), soft_wrap=True)
 
 
 def errors() -> Console:

@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import inspect
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,10 +32,29 @@ def opened(data: str, missing: str | None, index: str | None, quiet: bool) -> Fi
 
     table = read_table(data, missing=missing.split(",") if missing else (), index=index)
     if not quiet:
-        sizes = [f"{size:,}" for size in table.data.shape[1:]] or ["1"]
-        what = f"{sizes[0]} columns" if len(sizes) == 1 else f"{' × '.join(sizes)} pixels"
-        say(table.path.name, ", ".join([f"{len(table):,} rows of {what}", *table.notes]))
+        say(table.path.name, ", ".join([f"{counted(len(table), 'row')} of {_what(table)}", *table.notes]))
     return table
+
+
+def counted(n: int, noun: str) -> str:
+    """`1 row`, `1,024 rows`."""
+    return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
+def _what(table: FileTable) -> str:
+    """`7 columns`, or `8 × 8 pixels`."""
+    sizes = table.data.shape[1:] or (1,)
+    return counted(sizes[0], "column") if len(sizes) == 1 else f"{' × '.join(map(str, sizes))} pixels"
+
+
+def apart(output: Path, data: str) -> None:
+    """Refuse to write results over the rows they are of."""
+    if output.exists() and Path(data).exists() and output.samefile(data):
+        raise refuse(
+            f"output {output}",
+            got="the file of the data",
+            want="another file, since results never replace rows",
+        )
 
 
 def made(family: str, settings: list[str], kinds: list[str], seed: int) -> Any:
@@ -100,19 +120,51 @@ def model_and_rows(
         fix = nearest(kept, names) if names else ""
         raise refuse(f"--color {kept}", got="no such column", want=f"one of {table.path.name}", fix=fix)
     schema = estimator.schema_
-    if schema.container not in {"pandas", "polars", "pyarrow"} or not hasattr(table.data, "column_names"):
+    if schema.container not in {"pandas", "polars", "pyarrow"}:
+        _must_be_as_wide(schema, table)
         return estimator, table
-    wanted = [str(column.name) for column in schema.columns]
-    found = table.data.column_names
-    for name in wanted:
-        if name not in found:
+    if not hasattr(table.data, "column_names"):
+        _must_be_as_wide(schema, table)
+        if not quiet:
+            say("columns", "without names: taken in the model's order")
+        return estimator, table.named(list(map(str, schema.names)))
+    if (
+        index is not None and table.index is not None and index in schema.names
+    ):  # the model knows it as a column, too
+        table = table.appended(index, table.index.column(index))
+    for column in schema.columns:
+        name, found = str(column.name), table.data.column_names
+        if name in found:
+            continue
+        if column.kind.name != "identifier":  # which the model never looks at
             got, fix = f"no column {name!r}", nearest(name, found)
             raise refuse(table.path.name, got=got, want="the columns the model was fitted on", fix=fix)
-    unknown = [name for name in found if name not in wanted and name != kept]
+        table = table.appended(name, None)
+    wanted = [str(column.name) for column in schema.columns]
+    unknown = [name for name in names if name not in wanted and name != kept]
     if unknown and not quiet:
         more = ", ..." if len(unknown) > 5 else ""
         say("left out", f"{', '.join(unknown[:5])}{more}: not in the model")
     return estimator, table.select(wanted if kept is None or kept in wanted else [*wanted, kept])
+
+
+def _must_be_as_wide(schema: Any, table: FileTable) -> None:
+    """Refuse rows of another form than the training rows."""
+    form = "table" if hasattr(table.data, "column_names") else "array" if table.data.ndim < 3 else "images"
+    n_columns = len(schema.columns)
+    width = table.data.shape[1:] or (1,)
+    size = 1
+    for length in width:
+        size *= int(length)
+    if size == n_columns and (form != "images" or schema.image_shape is not None):
+        return
+    got = f"images of {' × '.join(map(str, width))} pixels" if form == "images" else (
+        f"{'an' if form == 'array' else 'a'} {form} of {counted(size, 'column')}"
+    )  # fmt: skip
+    want = counted(n_columns, "column")
+    if schema.image_shape is not None:
+        want = f"images of {' × '.join(map(str, schema.image_shape))} pixels"
+    raise refuse(table.path.name, got=got, want=f"{want}, as in training")
 
 
 def colored(table: FileTable, estimator: Any, color: str | None) -> tuple[FileTable, Any]:
@@ -123,19 +175,31 @@ def colored(table: FileTable, estimator: Any, color: str | None) -> tuple[FileTa
 
 
 @contextlib.contextmanager
-def told(table: FileTable, *, fitting: bool = False) -> Iterator[None]:
+def told(table: FileTable, *, fitting: bool = False, quiet: bool = False) -> Iterator[None]:
     """Refusals of rows name file and line, and speak of options where the library speaks of parameters."""
     try:
-        yield
+        with warnings.catch_warnings():
+            if quiet:
+                warnings.simplefilter("ignore")
+            yield
     except InputError as error:
         if str(error).startswith(("parameter ", "kinds")):
-            raise
+            raise type(error)(_as_option(str(error))) from None
         located = table.locate(error)
-        said = re.sub(r"kinds=\{'([^']+)': '(\w+)'\}", r"--kind \1=\2", str(located))
+        said = re.sub(r"kinds=\{'([^']+)': '(\w+)'\}", r"--kind '\1=\2'", str(located))
+        said = re.sub(r"--kind '([\w=]+)'", r"--kind \1", said)  # quotes only where a shell needs them
         said = said.replace("Make it a gap, or use", "Add --missing with its spelling, or")
         if not fitting:  # the columns' kinds are long decided
-            said = re.sub(r",? or --kind \S+\.$", ".", said)
+            said = re.sub(r",? or --kind .*\.$", ".", said)
         raise type(error)(said) from None
+
+
+def _as_option(said: str) -> str:
+    """A refused parameter as the option that gave it."""
+    said = re.sub(r"^parameter '(\w+)'", r"--set \1", said)
+    said = re.sub(r"^kinds\['(.+?)'\]: ", r"--kind \1: ", said)
+    said = re.sub(r"^kinds: got", "--kind: got", said)
+    return said.replace("the name or position of a column of X", "the name of a column")
 
 
 def needs_images(estimator: Any, output: Path) -> None:

@@ -7,6 +7,7 @@ quick.
 from __future__ import annotations
 
 import importlib.metadata
+import shlex
 import sys
 import time
 from collections import Counter
@@ -18,9 +19,11 @@ import typer
 from diabolo import demo as demonstration
 from diabolo.cli.console import Verbs, say
 from diabolo.cli.inputs import (
+    apart,
     as_pictures,
     colored,
     column_names,
+    counted,
     kinds_line,
     loaded,
     made,
@@ -135,18 +138,21 @@ def fit(
     if not quiet and sys.stderr.isatty():
         estimator.set_params(verbose=True)
     start = time.perf_counter()
-    with told(table, fitting=True):
+    with told(table, fitting=True, quiet=quiet):
         estimator.fit(table.data)
+    if not estimator.n_steps_:  # interrupted before the first round: an untrained model is of no use
+        raise KeyboardInterrupt
     if not quiet:
         say("columns", kinds_line(estimator.schema_))
         components = estimator.transform(table.data[:1]).shape[1]
         spent = f"{estimator.n_steps_:,} steps, {time.perf_counter() - start:.1f} s"
-        say(type(estimator).__name__, f"{components} component{'s' * (components > 1)}, {spent}")
+        say(type(estimator).__name__, f"{counted(components, 'component')}, {spent}")
     estimator.set_params(verbose=False)
     estimator.save(output)
     if not quiet:
         say("wrote", str(output))
-        say("next", f"diabolo report {output} {data} -o {output.with_suffix('.html')}")
+        page = output.with_suffix(".html")
+        say("next", shlex.join(["diabolo", "report", str(output), data, "-o", str(page)]))
 
 
 @app.command(
@@ -165,11 +171,12 @@ def transform(
     from diabolo.files import check_output, write_table
 
     check_output(output)
+    apart(output, data)
     estimator, table = model_and_rows(model, data, missing, index, quiet)
-    with told(table):
+    with told(table, quiet=quiet):
         codes = estimator.transform(table.data)
     write_table(output, codes, index=table.index, names=list(estimator.get_feature_names_out()))
-    wrote(output, f"{codes.shape[0]:,} rows of {codes.shape[1]} components", quiet)
+    wrote(output, f"{counted(len(codes), 'row')} of {counted(codes.shape[1], 'component')}", quiet)
 
 
 @app.command(
@@ -191,14 +198,15 @@ def reconstruct(
     from diabolo.files import check_output, write_table
 
     check_output(output, folder=True)
+    apart(output, data)
     estimator, table = model_and_rows(model, data, missing, index, quiet)
     needs_images(estimator, output)
-    with told(table):
+    with told(table, quiet=quiet):
         rows = estimator.reconstruct(table.data)
     write_table(
         output, as_pictures(estimator, rows, output), index=table.index, names=column_names(estimator)
     )
-    wrote(output, f"{len(table):,} rows", quiet)
+    wrote(output, counted(len(table), "row"), quiet)
 
 
 @app.command(
@@ -226,13 +234,14 @@ def score(
     from diabolo.files import check_output, write_table
 
     check_output(output, (".csv", ".tsv", ".parquet"))
+    apart(output, data)
     estimator, table = model_and_rows(model, data, missing, index, quiet)
-    with told(table):
+    with told(table, quiet=quiet):
         reading = estimator.log_density(table.data, **({} if draws is None else {"n_draws": draws}))
     scores = {"log_density": reading.values, "standard_error": reading.standard_error, "kind": reading.kind}
     write_table(output, pa.table(scores), index=table.index)
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in Counter(map(str, reading.kind)).items())
-    wrote(output, f"{len(reading):,} rows, {reading.unit}: {kinds}", quiet)
+    wrote(output, f"{counted(len(reading), 'row')}, {reading.unit}: {kinds}", quiet)
 
 
 @app.command(
@@ -258,7 +267,7 @@ def sample(
     needs_images(estimator, output)
     rows = as_pictures(estimator, estimator.sample(n, random_state=seed), output)
     write_table(output, rows, names=column_names(estimator))
-    wrote(output, f"{n:,} rows", quiet)
+    wrote(output, counted(n, "row"), quiet)
 
 
 @app.command(
@@ -281,9 +290,10 @@ def report(
     from diabolo.report import write
 
     check_output(output, (".html", ".htm"))
+    apart(output, data)
     estimator, table = model_and_rows(model, data, missing, index, quiet, kept=color)
     table, colors = colored(table, estimator, color)
-    with told(table):
+    with told(table, quiet=quiet):
         write(estimator, table.data, output, colors, title=table.path.name, labels=table.labels())
     wrote(output, "open it in a browser", quiet)
 

@@ -5,7 +5,16 @@ Every file is written beside its place and then renamed, so nothing half-written
 """
 
 from diabolo.files.pictures import as_bytes
-from diabolo.files.reading import FileTable, read_table
+from diabolo.files.reading import FileTable, nearest_file, read_table
 from diabolo.files.writing import as_table, check_output, replacing, write_table
 
-__all__ = ["FileTable", "as_bytes", "as_table", "check_output", "read_table", "replacing", "write_table"]
+__all__ = [
+    "FileTable",
+    "as_bytes",
+    "as_table",
+    "check_output",
+    "nearest_file",
+    "read_table",
+    "replacing",
+    "write_table",
+]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 
 from diabolo.checks import InputError, refuse
@@ -30,6 +31,7 @@ class Dialect(NamedTuple):
     encoding: str = "utf-8"
     separator: str = ","
     decimal: str = "."
+    grouped: tuple[str, ...] = ()
 
     def notes(self) -> list[str]:
         """What was guessed otherwise than usual, to be shown to the user."""
@@ -40,6 +42,9 @@ class Dialect(NamedTuple):
             notes.append(f"cells separated by {self.separator!r}")
         if self.decimal != ".":
             notes.append("decimal comma")
+        if self.grouped:
+            more = ", ..." if len(self.grouped) > 5 else ""
+            notes.append(f"digits in groups of three in {', '.join(self.grouped[:5])}{more}")
         return notes
 
 
@@ -53,7 +58,25 @@ def parse(path: Path, missing: Sequence[str] = ()) -> tuple[pa.Table, Dialect]:
         comma = _parse(path, dialect._replace(decimal=","), missing)
         if _n_numeric(comma) > _n_numeric(table):
             table, dialect = comma, dialect._replace(decimal=",")
-    return table, dialect
+    return _ungrouped(table, dialect)
+
+
+def _ungrouped(table: pa.Table, dialect: Dialect) -> tuple[pa.Table, Dialect]:
+    """Columns whose numbers are written in groups of three (`1,234.50`) as numbers."""
+    mark, point = (".", ",") if dialect.decimal == "," else (",", ".")
+    plain = rf"[+-]?\d+(?:{re.escape(point)}\d+)?"
+    grouped = rf"[+-]?[1-9]\d{{0,2}}(?:{re.escape(mark)}\d{{3}})+(?:{re.escape(point)}\d+)?"
+    found = []
+    for number, field in enumerate(table.schema):
+        cells = table.column(number)
+        if not pa.types.is_string(field.type) or not len(seen := cells.drop_null()):
+            continue
+        if not pc.all(pc.match_substring_regex(seen, rf"^(?:{plain}|{grouped})$")).as_py():
+            continue
+        digits = pc.replace_substring(pc.replace_substring(cells, mark, ""), point, ".")
+        table = table.set_column(number, field.name, digits.cast(pa.float64()))
+        found.append(field.name)
+    return table, dialect._replace(grouped=tuple(found))
 
 
 def dialect_of(path: Path) -> Dialect:
@@ -128,6 +151,8 @@ def _unreadable(path: Path, dialect: Dialect, error: Exception) -> InputError:
         if len(cells) != wanted:
             got = f"{len(cells)} cell{'s' if len(cells) > 1 else ''}"
             fix = "Quote cells that contain the separator." if len(cells) > wanted else ""
+            if len(cells) < wanted and "\n" in cells[-1]:
+                fix = "A quote opens its last cell and is not closed on that line."
             return refuse(f"{path} line {line:,}", got=got, want=f"{wanted}, as in the header", fix=fix)
     got = str(error).strip().rstrip(".")
     return refuse(str(path), got=got, want="a header and rows of as many cells each")

@@ -20,7 +20,7 @@ from diabolo.checks import InputError, nearest, refuse
 from diabolo.files.delimited import Dialect, parse, records
 from diabolo.files.pictures import read_images
 
-__all__ = ["FileTable", "read_table"]
+__all__ = ["FileTable", "nearest_file", "read_table"]
 
 SEPARATED = {".csv", ".tsv", ".txt"}
 READABLE = "CSV, TSV, Parquet, npy, npz or a folder of images"
@@ -60,6 +60,16 @@ class FileTable:
     def select(self, names: Sequence[str]) -> FileTable:
         """The same rows with these columns, in this order."""
         return dataclasses.replace(self, data=self.data.select(list(names)))
+
+    def appended(self, name: str, column: pa.ChunkedArray | None) -> FileTable:
+        """The same rows with one more column; without its cells, one of gaps."""
+        cells = pa.nulls(len(self), pa.string()) if column is None else column
+        return dataclasses.replace(self, data=self.data.append_column(name, cells))
+
+    def named(self, names: Sequence[str]) -> FileTable:
+        """The columns of an array, with names."""
+        columns = self.data.reshape(len(self), -1).T
+        return dataclasses.replace(self, data=pa.table(dict(zip(names, columns, strict=True))))
 
     def labels(self) -> list[str] | None:
         """What each row is called: its line, the name of its file, its index; None without any of them."""
@@ -145,9 +155,16 @@ def _find(path: Path) -> tuple[Path, str | None]:
     folder = path.parent
     if not folder.is_dir():
         raise refuse(str(path), got=f"no folder {str(folder)!r}", want="a file that exists")
-    close = difflib.get_close_matches(path.name, [p.name for p in folder.iterdir()], n=1, cutoff=0.5)
-    fix = f"Did you mean {str(folder / close[0])!r}?" if close else ""
-    raise refuse(str(path), got="no such file", want="a file that exists", fix=fix)
+    raise refuse(str(path), got="no such file", want="a file that exists", fix=nearest_file(path))
+
+
+def nearest_file(path: Path) -> str:
+    """A sentence that offers the file beside `path` that is spelled most like it, or nothing."""
+    if not path.absolute().parent.is_dir():
+        return ""
+    stems = {entry.stem: entry for entry in sorted(path.absolute().parent.iterdir()) if entry.stem}
+    close = difflib.get_close_matches(path.stem, stems, n=1, cutoff=0.7)  # endings would make all alike
+    return f"Did you mean {str(path.parent / stems[close[0]].name)!r}?" if close else ""
 
 
 def _set_aside(table: FileTable, name: str | None) -> FileTable:
@@ -242,6 +259,6 @@ def _damaged(path: Path, error: Exception, want: str) -> InputError:
     if "Object arrays" in str(error):
         got, fix = "pickled Python objects, which could run code", "Save the array with a numeric dtype."
     else:
-        said = re.split(r"[.\n]", str(error).strip() or type(error).__name__)[0][:100]
+        said = re.split(r"\. |\.?\n|\.$", str(error).strip() or type(error).__name__)[0][:100]
         got, fix = f"a damaged or cut-off file ({said})", "Write or copy it again."
     return refuse(str(path), got=got, want=want, fix=fix)

@@ -114,9 +114,12 @@ def _as_array(path: Path, data: Any) -> np.ndarray:
 
 
 def _with_index(table: pa.Table, index: pa.Table | None) -> pa.Table:
-    """The index in front; where a result has its name already, the index gives way."""
+    """The index in front; where a result has its name already, the index gives way, or fills it if empty."""
     if index is None:
         return table
+    empty = [name for name in index.column_names if name in table.column_names]
+    empty = [name for name in empty if table.column(name).null_count == len(table)]
+    table = table.drop_columns(empty)
     taken = set(table.column_names)
     names = [f"{name}_index" if name in taken else name for name in index.column_names]
     return pa.table([*index.columns, *table.columns], names=[*names, *table.column_names])
@@ -153,6 +156,9 @@ def _for_text(table: pa.Table) -> pa.Table:
             column = column.cast(column.type.value_type)
         if pa.types.is_floating(column.type):
             column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+            single = column.cast(pa.float32(), safe=False)
+            if pc.all(pc.equal(single.cast(pa.float64()), column)).as_py():  # no more digits than it has
+                column = single
         columns.append(column)
     names = ["" if name.startswith("__index_level_") else name for name in table.column_names]
     return pa.table(columns, names=names)
