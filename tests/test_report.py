@@ -208,5 +208,19 @@ def test_words():
     assert words.nats(3.0, 0.5, "estimate") == "≈ 3.00 ± 0.50"
     assert words.nats(None) == "−∞"
     assert [words.counted(n, "row") for n in (0, 1, 1024)] == ["no rows", "1 row", "1,024 rows"]
+    assert [words.cell(*pair) for pair in [(2017, 0), (209186.4, 2), (-10_000, 0)]] == [
+        "2017", "209,186.40", "\u221210,000"
+    ]  # fmt: skip
     assert [words.cell(*pair) for pair in [(None, 2), (1.005, 1), (-3, 0), ("x", None), (True, None)]] == [
         "·", "1.0", "−3", "x", "True"]  # fmt: skip
+
+
+def test_a_training_loss_that_climbs_is_explained():
+    from types import SimpleNamespace
+
+    from diabolo.plot import shown
+
+    curves = [([9.0, 5.0, 4.0], False), ([9.0, 3.0, 5.0, 4.5], True), ([9.0, 5.0, 5.01, 4.9], False)]
+    for losses, climbs in curves:
+        fitted = SimpleNamespace(loss_curve_=losses, validation_scores_=[-1.0] * len(losses), n_steps_=9)
+        assert shown.training(fitted)["climbs"] is climbs

@@ -29,10 +29,12 @@ def training(estimator: Any) -> dict[str, Any]:
     """Loss per round: of the training batches, and of the held-out rows where some were held out."""
     losses = [float(loss) for loss in estimator.loss_curve_]
     scores = [float(score) for score in getattr(estimator, "validation_scores_", None) or []]
+    climb = np.array(losses) - np.minimum.accumulate(losses) if losses else np.zeros(1)
     return {
         "loss": losses,
         "held_out": [-score for score in scores],
         "best_round": int(np.argmax(scores)) if scores else None,
+        "climbs": bool(np.max(climb) > 0.02 * abs(losses[-1] if losses else 1.0)),
         "steps_per_round": int(estimator.n_steps_) / max(len(losses), 1),
         "unit": "nats per row of the scaled cells",
     }

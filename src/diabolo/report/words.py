@@ -39,7 +39,8 @@ def cell(value: Any, decimals: int | None) -> str:
     if isinstance(value, float) and decimals is None:
         return f"{value:.6g}".replace("-", MINUS)
     if isinstance(value, (int, float)) and not isinstance(value, bool) and decimals is not None:
-        return f"{value:.{decimals}f}".replace("-", MINUS)
+        grouped = "," if abs(value) >= 10_000 else ""  # a year is no sum
+        return f"{value:{grouped}.{decimals}f}".replace("-", MINUS)
     return str(value)
 
 
