@@ -95,7 +95,7 @@ def _log_likelihoods(model: Any, params: jax.Array, values: jax.Array, observed:
     return jnp.sum(jnp.where(observed, model.likelihood.log_prob(params, values), 0.0), axis=1)
 
 
-def by_quadrature(estimator: Any, rows: Rows, n_side: int = 601) -> np.ndarray:
+def by_quadrature(estimator: Any, rows: Rows, n_side: int = 401) -> np.ndarray:
     """log p(row) of the observed cells by the rectangle rule over a code of two components: (n_rows,) nats."""
     model = estimator.model_
     drawn = np.asarray(model.join(model.draw_prior(jax.random.key(0), 20_000)))

@@ -10,6 +10,7 @@ import warnings
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -45,8 +46,8 @@ def on_points(name):
 
 def test_n_smaller_than_the_batch(case):
     X = points()[:12]
-    few = case(max_steps=300).fit(X)
-    assert few.n_steps_ == 300 and few.validation_scores_ == []  # below 20 rows none is held out
+    few = case(max_steps=1000, learning_rate=0.01).fit(X)
+    assert few.n_steps_ == 1000 and few.validation_scores_ == []  # below 20 rows none is held out
     assert np.mean((few.reconstruct(X) - X) ** 2) < 0.3 * np.mean((X - X.mean(axis=0)) ** 2)
     assert few.score(X) > few.score(X + 10.0 * X.std(axis=0)) + 10.0
 
@@ -152,24 +153,21 @@ def test_row_by_row_against_all_at_once(on_points):
 # ---- densities -------------------------------------------------------------------------------------------------
 
 
-def test_the_sign_and_the_constants_of_a_log_density(name, on_points):
+def test_the_sign_and_the_constants_of_a_log_density(on_points):
     """With a decoder that ignores its code, p(x) is the product of the columns' own normal laws, in user's units."""
     X = points()
     deaf = pickle.loads(pickle.dumps(on_points))
-    network = jax.tree.map(
-        lambda leaf: np.zeros_like(leaf) if eqx.is_array_like(leaf) else leaf, deaf.model_.decoder.network
+    silent = lambda model: (model.encoder.network, model.decoder.network, model.decoder.shared)  # noqa: E731
+    zeros = jax.tree.map(
+        lambda leaf: np.zeros_like(leaf) if eqx.is_array(leaf) else leaf, silent(deaf.model_)
     )
-    shared = np.zeros_like(deaf.model_.decoder.shared)
-    deaf.model_ = eqx.tree_at(lambda m: (m.decoder.network, m.decoder.shared), deaf.model_, (network, shared))
+    deaf.model_ = eqx.tree_at(silent, deaf.model_, zeros)
     truth = norm.logpdf(X, X.mean(axis=0), X.std(axis=0)).sum(axis=1)
     reading = deaf.log_density(X)
     centred = reading.values + 0.5 * reading.standard_error**2
-    trusted = ~reading.withheld
-    assert trusted.mean() > 0.5
-    error = (
-        5.0 * reading.standard_error + 0.01
-    )  # 0.01: the variance's float32 round trip, and k just below 0.7
-    assert np.all(np.abs(centred - truth)[trusted] < error[trusted])
+    # noise is keyed by row, so a few of 400 rows are four errors off
+    assert np.all(np.abs(centred - truth) < 6.0 * reading.standard_error + 1e-3)
+    assert abs(np.mean(centred - truth)) < 0.02
 
 
 @pytest.mark.parametrize("n_draws", [100, 9000])  # 8,192 draws make a chunk
@@ -191,8 +189,9 @@ def test_a_number_of_draws_that_the_chunk_does_not_divide(n_draws, monkeypatch):
 
 @pytest.mark.parametrize("n_draws", [1, 2, 3, 7, 100, 257])
 def test_strata_share_out_every_draw(n_draws):
-    point, unit = np.zeros((1, 2), np.float32), np.eye(2, dtype=np.float32)[None]
-    strata = LocalStrata(point, unit, point + 1, MixturePrior.standard(2), (1.0, 1.5, 3.0), (0.45, 0.25, 0.1))
+    point, unit = jnp.zeros((1, 2)), jnp.eye(2)[None]
+    prior = jax.tree.map(jnp.asarray, MixturePrior.standard(2))
+    strata = LocalStrata(point, unit, point + 1, prior, (1.0, 1.5, 3.0), (0.45, 0.25, 0.1))
     assert sum(strata.counts(n_draws)) == n_draws
     codes, log_q = strata.draw(jax.random.split(jax.random.key(0), 1), n_draws)
     assert codes.shape == (1, n_draws, 2) and log_q.shape == (1, n_draws)
