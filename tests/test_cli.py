@@ -382,6 +382,17 @@ def test_an_interrupted_fit_keeps_what_it_learned_and_no_untrained_model(tmp_pat
     assert "Interrupted; nothing is half-written." in said and not list(tmp_path.iterdir())
 
 
+def test_an_interrupt_that_python_could_not_raise_comes_again(monkeypatch):
+    from types import SimpleNamespace
+
+    from diabolo import cli
+
+    again = []
+    monkeypatch.setattr(cli._thread, "interrupt_main", lambda: again.append(True))
+    cli._unraisable(SimpleNamespace(exc_value=KeyboardInterrupt()))
+    assert again == [True]
+
+
 def test_help_imports_nothing_slow():
     code = (
         "import sys, json\nfrom typer.testing import CliRunner\nfrom diabolo.cli import app\n"
