@@ -237,12 +237,13 @@ def test_draws_have_the_frequencies_and_spreads_of_the_data(on_mixed):
         data = table[column].dropna().value_counts(normalize=True)
         drawn = draws[column].value_counts(normalize=True).reindex(data.index, fill_value=0.0)
         assert np.all(np.abs(drawn - data) < 0.1), (column, drawn, data)
+    # a normal prior fills the space between three clusters: that costs a VAE up to a sixth of a spread
     for column in ("length", "mass"):
-        assert abs(draws[column].std() / table[column].std() - 1.0) < 0.15
+        assert abs(draws[column].std() / table[column].std() - 1.0) < 0.2
         assert abs(draws[column].mean() - table[column].mean()) < 0.2 * table[column].std()
     # columns hang together as in the data: mass by colour
     data, drawn = (rows.groupby("colour")["mass"].mean() for rows in (table, draws))
-    assert 0.5 < (drawn["blue"] - drawn["red"]) / (data["blue"] - data["red"]) < 1.5
+    assert 0.5 < (drawn["blue"] - drawn["red"]) / (data["blue"] - data["red"]) < 1.2
 
 
 # ---- keeping ---------------------------------------------------------------------------------------------------
