@@ -205,7 +205,8 @@ def test_intervals_hold_the_truth_as_often_as_they_say(name, table):
         n_given += np.sum(~reading.withheld)
         n_withheld += np.sum(reading.withheld)
     assert 0.92 <= n_held / n_given <= 0.97
-    assert n_withheld < 0.4 * (n_given + n_withheld)  # a reading that mostly withholds its interval gives none
+    # a reading that mostly withholds its interval gives none
+    assert n_withheld < 0.4 * (n_given + n_withheld)
 
 
 def test_training_beats_an_untrained_copy(case):
