@@ -46,32 +46,6 @@ class DiagonalGaussian(eqx.Module):
         """
         return 0.5 * (self.mean**2 + jnp.exp(2.0 * self.log_scale) - 1.0) - self.log_scale
 
-    def widened(self, factor: float) -> DiagonalGaussian:
-        """The same, `factor` times as wide: importance weights want tails heavier than the target's."""
-        return DiagonalGaussian(self.mean, self.log_scale + math.log(factor))
-
-    def counts(self, n_draws: int) -> tuple[int, ...]:
-        """One stratum."""
-        return (n_draws,)
-
-    def draw(self, keys: Array, n_draws: int) -> tuple[Array, Array]:
-        """Draws for importance sampling.
-
-        Parameters
-        ----------
-        keys : (n_rows,) one random key per row
-
-        Returns
-        -------
-        codes : (n_rows, n_draws, n_components)
-        log_q : (n_rows, n_draws) nats
-        """
-        n_components = self.mean.shape[-1]
-        noise = jax.vmap(lambda key: jax.random.normal(key, (n_draws, n_components)))(keys)
-        codes = self.mean[:, None] + jnp.exp(self.log_scale)[:, None] * noise
-        log_q = -0.5 * jnp.sum(noise**2, -1) - jnp.sum(self.log_scale, -1)[:, None]
-        return codes, log_q - 0.5 * n_components * _LOG_TWO_PI
-
 
 class LocalStrata(eqx.Module):
     """Gaussians of several widths around one point, and the prior: a fixed number of draws from each (stratified).
@@ -103,7 +77,17 @@ class LocalStrata(eqx.Module):
         return tuple(int(n) for n in np.diff([0, *edges, n_draws]))
 
     def draw(self, keys: Array, n_draws: int) -> tuple[Array, Array]:
-        """As `DiagonalGaussian.draw`; draws come stratum by stratum."""
+        """Draws for importance sampling, stratum by stratum.
+
+        Parameters
+        ----------
+        keys : (n_rows,) one random key per row
+
+        Returns
+        -------
+        codes : (n_rows, n_draws, n_components)
+        log_q : (n_rows, n_draws) nats
+        """
         return jax.vmap(lambda *row: self._draw_row(*row, n_draws))(keys, self.mean, self.axes, self.spread)
 
     def _draw_row(

@@ -92,7 +92,10 @@ def importance_reading(model: CodeModel, rows: Rows, n_draws: int, seed: int) ->
     counts = _counts(model, rows, n_draws)
     weights = [_summary(np.asarray(block, np.float64)[:n_true], counts) for block, n_true in collected]
     values, error, effective, tail = (np.concatenate(part) for part in zip(*weights, strict=True))
-    kind = np.full(len(values), model.density_kind)
+    kind = np.full(len(values), model.density_kind, "<U8")
+    nothing = ~rows.observed.any(axis=1)  # log p of no cell at all is 0, and no draw is needed to know it
+    values[nothing], error[nothing], effective[nothing], tail[nothing] = 0.0, 0.0, np.nan, -np.inf
+    kind[nothing] = "exact"
     return Reading(values + rows.offset, kind, error, effective, tail)
 
 
@@ -133,10 +136,11 @@ def _summary(log_weight: np.ndarray, counts: tuple[int, ...]) -> tuple[np.ndarra
     n_draws = log_weight.shape[1]
     log_total = logsumexp(log_weight, axis=1)
     share = np.exp(log_weight - log_total[:, None])  # sums to one
-    variance = np.zeros(len(share))
-    for stratum in np.split(share, np.cumsum(counts)[:-1], axis=1):
-        if stratum.shape[1] > 1:
-            variance += stratum.shape[1] * stratum.var(axis=1, ddof=1)
+    strata = np.split(share, np.cumsum(counts)[:-1], axis=1)
+    several = [stratum for stratum in strata if stratum.shape[1] > 1]
+    variance = np.full(len(share), np.nan if not several else 0.0)  # one draw says nothing of its error
+    for stratum in several:
+        variance += stratum.shape[1] * stratum.var(axis=1, ddof=1)
     effective = 1.0 / np.sum(share**2, axis=1)
     return log_total - np.log(n_draws), np.sqrt(variance), effective, pareto_k(log_weight)
 

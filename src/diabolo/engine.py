@@ -75,7 +75,13 @@ class History:
 
     @property
     def best(self) -> float:
+        """The best held-out score, nats per row; nan where nothing was held out."""
         return max(self.held_out, default=float("nan"))
+
+    @property
+    def merit(self) -> float:
+        """What restarts compare, larger is better: the best held-out score, else minus the last loss."""
+        return max(self.held_out) if self.held_out else -self.losses[-1] if self.losses else -np.inf
 
 
 class Training(eqx.Module):
@@ -121,16 +127,12 @@ def fit(
     assert training is None or len(plan) == 1, "going on is defined for one phase"
     for number, (phase, phase_key) in enumerate(zip(plan, children(key, len(plan)), strict=True)):
         n_steps = schedule.n_steps - done if number == len(plan) - 1 else int(phase.share * schedule.n_steps)
+        if number or training is None:
+            running = None if training is None else training.state.running
+            training = start(model, phase, n_steps, running)
         phase_schedule = Schedule(**{**vars(schedule), "n_steps": n_steps})
         model, training = _run_phase(
-            model,
-            phase,
-            batches,
-            phase_schedule,
-            phase_key,
-            history,
-            training if len(plan) == 1 else None,
-            on_round,
+            model, phase, batches, phase_schedule, phase_key, history, training, on_round
         )
         done += n_steps
         if history.stopped in ("divergence", "interrupt"):
@@ -139,12 +141,21 @@ def fit(
     return model, history, training
 
 
-def start(model: Model, phase: Phase = Phase()) -> Training:  # noqa: B008  (frozen)
-    """The beginning of training: zero moments, no best yet; an open number of steps, so nothing to warm up."""
+def start(model: Model, phase: Phase = Phase(), n_steps: int = 0, running: Any = None) -> Training:  # noqa: B008  (frozen)
+    """The beginning of training: zero moments, no best yet.
+
+    Parameters
+    ----------
+    n_steps : planned; 0 leaves them open, and then nothing is warmed up
+    running : a family's running state from an earlier phase; None starts it anew
+    """
     weights = eqx.filter(model, getattr(model, phase.trainable)())
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), weights)
     moments = optax.ScaleByAdamState(count=np.zeros((), np.int32), mu=zeros, nu=zeros)
-    return Training(weights, moments, model.initial_state(), weights, np.float32(-np.inf))  # type: ignore[arg-type]
+    state = model.initial_state()._replace(n_steps=np.int32(n_steps))
+    if running is not None:
+        state = state._replace(running=running)
+    return Training(weights, moments, state, weights, np.float32(-np.inf))  # type: ignore[arg-type]
 
 
 def _run_phase(
@@ -154,13 +165,10 @@ def _run_phase(
     schedule: Schedule,
     key: Array,
     history: History,
-    training: Training | None,
+    training: Training,
     on_round: OnRound | None,
 ) -> tuple[Model, Training]:
-    if training is None:
-        training = start(model, phase)
-        state = training.state._replace(n_steps=np.int32(schedule.n_steps))
-        training = eqx.tree_at(lambda t: t.state, training, state)
+    history.stopped = "steps"
     _, frozen = eqx.partition(model, getattr(model, phase.trainable)())
     n_steps = min(STEPS_PER_ROUND, schedule.n_steps)
     orders = batches.orders(n_steps, seed=seed_of(key))
@@ -202,6 +210,8 @@ def _run_phase(
                 history.stopped = "patience"
                 break
     except KeyboardInterrupt:
+        if not history.n_steps:
+            raise  # nothing was learned: an untrained model would pass for a trained one
         history.stopped = "interrupt"
         warnings.warn(
             f"Interrupted after {history.n_steps} steps: the best weights so far are kept.",

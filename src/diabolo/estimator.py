@@ -70,7 +70,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         check_params(self.get_params(deep=False), self._constraints)
         going_on = self.warm_start and hasattr(self, "model_")
         _look_at_columns(self, X, reset=not going_on)
-        seed = _seed(self.random_state)
+        seed = self._seed if going_on and self.random_state is None else _seed(self.random_state)
         schema = (
             self.schema_
             if going_on
@@ -92,12 +92,13 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 model = self.model_ if going_on else self.build(schema, key_weights)
                 before = engine.start(model) if going_on else None  # nothing is warmed up a second time
                 result = engine.fit(model, batches, schedule, key_steps, training=before, on_round=on_round)
-                if kept is None or result[1].best > kept[1].best:
+                if kept is None or result[1].merit > kept[1].merit:
                     kept = result
                 if result[1].stopped == "interrupt":
                     break
         assert kept is not None
         self._keep(schema, kept, kept[0].finish(batches, key_of(seed, n_init)), seed)
+        self._training = None
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
@@ -125,7 +126,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             decay="constant",
             n_warm=1,
         )
-        training = None if first else getattr(self, "_training", None)
+        training = None if first else self._training
         model, history, training = engine.fit(model, batches, schedule, key_steps, training=training)
         if not first:
             history.losses = self.loss_curve_ + history.losses

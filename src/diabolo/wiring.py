@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jax import Array
 
+from diabolo.checks import Range, refuse
 from diabolo.joint import JointLikelihood
 from diabolo.keys import children
 from diabolo.model import Decoder, Encoder
@@ -88,11 +89,16 @@ def _networks(
     hidden: tuple[int, ...]
     if isinstance(sizes, str):
         hidden = _HIDDEN
-    elif isinstance(sizes, Iterable):
-        hidden = tuple(int(size) for size in sizes)
     else:
-        hidden = (int(sizes),)
+        hidden = tuple(_whole(size) for size in (sizes if isinstance(sizes, Iterable) else (sizes,)))
     return (
         lambda n_in, n_out, key: MLP(n_in, n_out, hidden, activation, key),
         lambda n_in, n_out, key: MLP(n_in, n_out, hidden[::-1], activation, key),
     )
+
+
+def _whole(size: Any) -> int:
+    if size not in Range(1, whole=True):
+        want = "whole numbers at least 1"
+        raise refuse("parameter 'hidden_layer_sizes'", got=f"a layer of {size!r}", want=want)
+    return int(size)

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from diabolo.batches import Batch
-from diabolo.codes import DiagonalGaussian
+from diabolo.codes import DiagonalGaussian, LocalStrata
 from diabolo.estimator import DiaboloEstimator
 from diabolo.joint import JointLikelihood
 from diabolo.model import CodeModel, Decoder, Encoder, Loss, State
@@ -22,7 +22,9 @@ from diabolo.wiring import Parts
 __all__ = ["VAE"]
 
 _WARM_UP = 0.2  # share of the steps over which the divergence grows to its full weight
-_WIDER = 1.2  # the proposal's width in the encoder's posteriors: weights want tails heavier than the target's
+# The proposal in the encoder's posteriors: 1.2 times as wide, for weights want tails heavier than the target's; every
+# twentieth draw four times as wide, and the last tenth from the prior, so that no row's weights are without a limit.
+_WIDTHS, _SHARES = (1.2, 4.0), (0.85, 0.05)
 
 
 class VariationalModel(CodeModel):
@@ -77,8 +79,13 @@ class VariationalModel(CodeModel):
     def draw_prior(self, key: Array, n: int) -> dict[str, Array]:
         return self.split(self.prior.draw(key, n))
 
-    def proposal(self, batch: Batch) -> DiagonalGaussian:
-        return self.posterior(batch).widened(_WIDER)
+    def proposal(self, batch: Batch) -> LocalStrata:
+        """The posterior, wider; some draws much wider or from the prior, for rows that the encoder misjudges."""
+        posterior = self.posterior(batch)
+        n_rows, n_components = posterior.mean.shape
+        axes = jnp.broadcast_to(jnp.eye(n_components), (n_rows, n_components, n_components))
+        spread = jnp.exp(posterior.log_scale)
+        return LocalStrata(posterior.mean, axes, spread, self.prior, _WIDTHS, _SHARES)
 
 
 _START = float(np.arctanh(2.5 / 4.5))  # so that a network's 0 is a scale of 1
