@@ -214,8 +214,17 @@ def test_an_atom_has_its_own_probability_and_the_others_their_own_scale():
     assert kind.mean == pytest.approx(others.mean()) and kind.scale == pytest.approx(others.std())
     cells = kind.encode(np.array([0.0, 100.0, 1e-9]))
     assert cells.values[:, 1].tolist() == [1.0, 0.0, 0.0] and cells.values[0, 0] == 0.0
-    assert cells.offset[0] == 0.0 and cells.offset[1] == pytest.approx(-np.log(kind.scale))
-    assert np.exp(log_density(kind, np.zeros(1)))[0] == pytest.approx(0.3, rel=1e-5)
+    np.testing.assert_allclose(cells.offset, -np.log(kind.scale))
+    assert np.exp(log_density(kind, np.zeros(1)))[0] * kind.scale == pytest.approx(0.3, rel=1e-5)
+
+
+@pytest.mark.parametrize("others", [RNG.normal(50, 9, 200), RNG.normal(50, 9, 200).round()])
+def test_a_change_of_units_moves_the_density_of_every_row_alike(others):
+    values = np.r_[np.zeros(100), others]
+    kind, in_thousands = learned(Real(), values), learned(Real(), values / 1000)
+    np.testing.assert_allclose(
+        log_density(in_thousands, values / 1000) - log_density(kind, values), np.log(1000), rtol=1e-3
+    )
 
 
 def test_an_atom_far_from_the_others_leaves_their_scale_exact():

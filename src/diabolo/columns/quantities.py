@@ -82,6 +82,15 @@ class Real(Kind):
         """Is the law a mass per step, not a density?"""
         return self.resolution / self.scale > COARSE
 
+    @property
+    def atom_width(self) -> float:
+        """What an atom's probability is divided by to stand beside a density: the user's unit.
+
+        The step where the law is a mass per step, else the spread. With any width that is not measured in the
+        column's own unit, a change of units would make rows at an atom likelier or less likely than the others.
+        """
+        return self.resolution if self.coarse else self.scale
+
     def encode(self, values: np.ndarray) -> Cells:
         observed = ~np.isnan(values)
         cells = np.zeros((len(values), self.width))
@@ -93,7 +102,7 @@ class Real(Kind):
             reach = 0.5 * self.resolution if self.coarse else 4 * np.finfo(np.float32).eps * abs(atom)
             at_atom = np.abs(values - atom) <= reach
             cells[at_atom, j] = 1.0
-            offset[at_atom] = 0.0  # a probability: no unit, no Jacobian
+            offset[at_atom] = -np.log(self.atom_width)
             ordinary = ordinary & ~at_atom
         cells[:, 0] = np.clip(np.where(ordinary, z, 0.0), -MAX_DEVIATION, MAX_DEVIATION)
         return Cells(cells, observed, offset)
