@@ -397,3 +397,8 @@ def test_kinds_are_declared_by_name_class_or_instance():
 def test_a_kind_that_cannot_hold_the_values_says_so(kind, values, sentence):
     with pytest.raises(InputError, match=sentence):
         learned(kind, values)
+
+
+def test_the_spread_of_few_values_beside_an_atom_is_measured_from_it():
+    kind = learned(Real(), np.r_[np.zeros(500), 40.0])
+    assert kind.atoms == (0.0,) and (kind.mean, kind.scale) == (40.0, 40.0)

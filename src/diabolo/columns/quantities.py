@@ -362,6 +362,9 @@ def _without(summary: dict[str, Any], atoms: dict[float, int]) -> tuple[float, f
             rest = moments(np.empty(0))
     if not rest["n"]:
         return summary["mean"], _spread(summary)
+    if rest["n"] < ATOM_ROWS:  # too few to know their spread by: it is measured from the commonest atom
+        commonest = max(atoms, key=lambda atom: atoms[atom], default=rest["mean"])
+        rest = rest | {"m2": rest["m2"] + rest["n"] * (rest["mean"] - commonest) ** 2}
     flat = rest["m2"] <= 1e-24 * rest["n"] * rest["mean"] ** 2
     return rest["mean"], _spread(summary) if flat else _spread(rest)
 
