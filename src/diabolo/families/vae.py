@@ -21,7 +21,7 @@ from diabolo.wiring import Parts
 
 __all__ = ["VAE"]
 
-_WARM_UP = 0.2  # share of the steps over which the divergence grows to its full weight
+_WARM_UP = 0.05  # share of the steps over which the divergence grows to its full weight
 # The proposal in the encoder's posteriors: 1.2 times as wide, for weights want tails heavier than the target's; every
 # twentieth draw four times as wide, and the last tenth from the prior, so that no row's weights are without a limit.
 _WIDTHS, _SHARES = (1.2, 4.0), (0.85, 0.05)
