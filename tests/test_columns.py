@@ -402,12 +402,3 @@ def test_a_kind_that_cannot_hold_the_values_says_so(kind, values, sentence):
 def test_the_spread_of_few_values_beside_an_atom_is_measured_from_it():
     kind = learned(Real(), np.r_[np.zeros(500), 40.0])
     assert kind.atoms == (0.0,) and (kind.mean, kind.scale) == (40.0, 40.0)
-
-
-def test_where_the_law_is_a_density_an_atom_holds_most_rows_or_stands_apart():
-    others = RNG.normal(0, 1, 300)
-    near, far = np.r_[np.full(120, -1.0), others], np.r_[np.full(120, -4.0), others]
-    assert learned(Real(), near).atoms == () and learned(Real(), far).atoms == (-4.0,)
-    assert learned(Real(), np.r_[np.full(301, -1.0), others]).atoms == (-1.0,)
-    assert learned(Real(), near.round(1)).atoms == (-1.0,)
-    assert learned(Real(atoms=(-1.0,)), near).atoms == (-1.0,)

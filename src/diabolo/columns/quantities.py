@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["Count", "Pixels", "Positive", "Real"]
 
 ATOM_SHARE, ATOM_ROWS = 0.2, 10  # an atom is held by more than this share, and by at least so many rows
-FAR = 3.0  # an atom of less than half the rows, off any grid, lies so many spreads from the others' mean
 COARSE = 1e-4  # a resolution below this part of the scale is left to the density
 MAX_DEVIATION = 1e6  # encoded values beyond are cut: float32 squares and exponentials stay finite
 
@@ -43,8 +42,7 @@ class Real(Kind):
         of 1, 0.1, ..., 1e-8, 1/255 (for dates: day, hour, minute, second, millisecond) that all training
         values are multiples of, else 0.
     atoms : tuple of float or None
-        Values with a probability of their own. None learns them: held by over 20 % of rows, 10 at least; where
-        the law is a density, only such as most rows hold or as lie over 3 spreads from the others' mean.
+        Values with a probability of their own. None learns them: held by over 20 % of rows, 10 at least.
     clock : bool
         The values are days, so that a step may be an hour or a second.
 
@@ -66,14 +64,9 @@ class Real(Kind):
         if atoms is None:
             atoms = tuple(v for v, c in counts.items() if c > ATOM_SHARE * n and c >= ATOM_ROWS)
         mean, scale = _without(summary, {atom: counts.get(atom, 0) for atom in atoms})
-        resolution = _learned_resolution(self.resolution, summary, self.clock)
-        if atoms and self.atoms is None and resolution / scale <= COARSE:
-            apart = FAR * scale
-            atoms = tuple(v for v in atoms if counts[v] > 0.5 * n or abs(v - mean) > apart)
-            mean, scale = _without(summary, {atom: counts[atom] for atom in atoms})
         return dataclasses.replace(
             self,
-            resolution=resolution,
+            resolution=_learned_resolution(self.resolution, summary, self.clock),
             atoms=atoms,
             mean=mean,
             scale=scale,
