@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 import diabolo
 from diabolo import VAE, Autoencoder, DenoisingAutoencoder
 from diabolo.columns import Real
+from diabolo.density import importance_reading
 from diabolo.likelihoods import scale
 
 MEMBERS = [VAE, Autoencoder, DenoisingAutoencoder]
@@ -45,13 +46,16 @@ def by_quadrature(estimator, X, n_side=401, reach=None):
 
 def test_importance_sampling_agrees_with_quadrature(fitted, iris):
     X = iris[::10]
-    truth = by_quadrature(fitted, X)
-    reading = fitted.log_density(X, n_draws=20_000)
-    assert abs(np.mean(reading.values) - np.mean(truth)) < 0.01
-    assert np.all(
-        np.abs(reading.values - truth) < 3 * reading.standard_error + 2e-3
-    )  # 2e-3: float32 and the grid
-    assert set(reading.kind) == {"bound"}
+    rows, truth = fitted.schema_.encode(X), by_quadrature(fitted, X)
+    readings = [importance_reading(fitted.model_, rows, 20_000, seed) for seed in range(4)]
+    for reading in readings:
+        assert abs(np.mean(reading.values) - np.mean(truth)) < 0.01
+        assert set(reading.kind) == {"bound"}
+    errors = np.array([reading.standard_error for reading in readings])
+    away = np.abs([reading.values - truth for reading in readings])
+    # three standard errors, and float32: of sixty readings, chance puts one beyond in one test of seven
+    assert np.sum(away > 3 * errors + 2e-3) <= 1
+    assert np.all(away < 4.5 * errors + 2e-3)
 
 
 def test_linear_autoencoder_spans_the_principal_subspace():

@@ -145,9 +145,9 @@ def test_permuted_rows(on_points):
 
 def test_row_by_row_against_all_at_once(on_points):
     alone = [
-        on_points.score_samples(points()[i : i + 1])[0] for i in range(60, 70)
+        on_points.score_samples(points()[i : i + 1])[0] for i in range(62, 66)
     ]  # over the edge of a chunk
-    assert alone == on_points.score_samples(points())[60:70].tolist()
+    assert alone == on_points.score_samples(points()[:128])[62:66].tolist()
 
 
 # ---- densities -------------------------------------------------------------------------------------------------
@@ -232,9 +232,10 @@ def test_the_last_smaller_batch_in_any_mean():
 
 def test_padding_counts_in_no_mean(on_points):
     X = points()[:65]  # a chunk of 64 rows and one more
-    assert on_points.score(X) == np.mean(
-        np.concatenate([on_points.score_samples(X[i : i + 1]) for i in range(65)])
-    )
+    whole = on_points.score_samples(X)
+    assert on_points.score(X) == np.mean(whole)
+    alone = [on_points.score_samples(X[i : i + 1])[0] for i in (0, 31, 63, 64)]
+    assert alone == whole[[0, 31, 63, 64]].tolist()
 
 
 def test_the_divergence_is_in_the_loss():
@@ -248,7 +249,7 @@ def test_the_divergence_is_in_the_loss():
     # KL between normals: log(1/σ) + (σ² + μ²)/2 - 1/2
     divergence = np.sum(-np.log(scale) + 0.5 * (scale**2 + mean**2) - 0.5, axis=1)
     assert np.mean(divergence) > 1.0
-    for step, weight in ((10_000, 1.0), (49, 0.25)):  # 1,000 steps, warmed up over the first 200
+    for step, weight in ((10_000, 1.0), (9, 0.2)):  # 1,000 steps, warmed up over the first 50
         state = State(np.int32(step), np.int32(1000))
         expected = -np.mean(log_likelihood - weight * divergence)
         np.testing.assert_allclose(model.loss(batch, key, state).value, expected, rtol=1e-5)
@@ -259,9 +260,8 @@ def test_best_weights_are_chosen_at_the_full_weight_of_the_divergence():
     vae.fit(X)
     batches = Batches.split(Batch.of(vae.schema_.encode(X)), 128, 0.1, seed=0)
     model, keys = vae.model_, jax.random.split(jax.random.key(8), 200)
-    scores = [
-        eqx.filter_jit(lambda m, b, k: m.held_out(b, k).mean())(model, batches.held_out, k) for k in keys
-    ]
+    held_out = eqx.filter_jit(lambda m, b, k: m.held_out(b, k).mean())
+    scores = [held_out(model, batches.held_out, k) for k in keys]
     # the score of a round is one draw per row; its mean over draws is the bound at weight one
     assert abs(vae.best_validation_score_ - np.mean(scores)) < 4.0 * np.std(scores)
     assert vae.best_validation_score_ == max(vae.validation_scores_)
