@@ -25,6 +25,7 @@ from diabolo.table import Rows, Schema, centres, fill, missing
 
 __all__ = ["DiaboloEstimator"]
 
+_LEARNING_RATE = 4e-3  # held-out nats of 15 tables were better than at 2e-3 on 12, by up to 14 nats per row
 _N_CENTRE = 256  # draws per row behind a filled gap
 
 
@@ -81,7 +82,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         batches = Batches.split(Batch.of(rows), self._batch_size(rows), fraction, seed)
         schedule = engine.Schedule(
             n_steps=self._n_steps(rows),
-            learning_rate=2e-3 if self.learning_rate == "auto" else float(self.learning_rate),
+            learning_rate=self._rate(),
             patience=self.n_iter_no_change if self.early_stopping else None,
         )
         n_init = 1 if going_on else self.n_init
@@ -122,7 +123,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         batches = Batches.split(Batch.of(rows), self._batch_size(rows), 0.0, seed)
         schedule = engine.Schedule(
             n_steps=-(-len(rows.values) // batches.batch_size),
-            learning_rate=2e-3 if self.learning_rate == "auto" else float(self.learning_rate),
+            learning_rate=self._rate(),
             decay="constant",
             n_warm=1,
         )
@@ -156,6 +157,9 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         if self.max_steps != "auto":
             return int(self.max_steps)
         return int(np.clip(2000 * (len(rows.values) / 1000) ** 0.3, 1000, 10_000) // 100 * 100)
+
+    def _rate(self) -> float:
+        return _LEARNING_RATE if self.learning_rate == "auto" else float(self.learning_rate)
 
     def _batch_size(self, rows: Rows) -> int:
         return 128 if self.batch_size == "auto" else int(self.batch_size)
