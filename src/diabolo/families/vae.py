@@ -128,8 +128,8 @@ class VAE(DiaboloEstimator):
     References
     ----------
     Kingma & Welling 2014, Auto-encoding variational Bayes, arXiv:1312.6114. Rezende, Mohamed & Wierstra 2014,
-    arXiv:1401.4082. Density: Burda, Grosse & Salakhutdinov 2016, eq. 8, arXiv:1509.00519, proposal 1.2 times as
-    wide as the encoder's posterior.
+    arXiv:1401.4082. Density: Burda, Grosse & Salakhutdinov 2016, eq. 8, arXiv:1509.00519, with a
+    proposal 1.2 times as wide as the encoder's posterior for most draws, much wider or the prior for the rest.
 
     Examples
     --------
