@@ -95,19 +95,64 @@ def _log_likelihoods(model: Any, params: jax.Array, values: jax.Array, observed:
     return jnp.sum(jnp.where(observed, model.likelihood.log_prob(params, values), 0.0), axis=1)
 
 
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """A code of two components on a grid, and what the model says at each of its (n_codes,) points.
+
+    log_prior : nats; params : (n_codes, n_params), the decoder's; cell : log of the area that a point stands for
+    """
+
+    log_prior: np.ndarray
+    params: jax.Array
+    cell: float
+
+    @classmethod
+    def of(cls, estimator: Any, n_side: int) -> "Grid":
+        model = estimator.model_
+        drawn = np.asarray(model.join(model.draw_prior(jax.random.key(0), 20_000)))
+        low, high = drawn.min(axis=0) - drawn.std(axis=0), drawn.max(axis=0) + drawn.std(axis=0)
+        sides = np.linspace(low, high, n_side)  # (n_side, 2)
+        points = np.stack(np.meshgrid(*sides.T), axis=-1).reshape(-1, 2).astype(np.float32)
+        codes = model.split(points)
+        params = model.decode(codes, np.zeros((len(points), estimator.schema_.given_width), np.float32))
+        return cls(
+            np.asarray(model.log_prior(codes), np.float64), params, np.log(np.prod(sides[1] - sides[0]))
+        )
+
+    def log_joint(self, estimator: Any, rows: Rows) -> np.ndarray:
+        """log p(observed cells of a row, code), (n_rows, n_codes) nats."""
+        each = [
+            np.asarray(_log_likelihoods(estimator.model_, self.params, values, observed), np.float64)
+            for values, observed in zip(rows.values, rows.observed, strict=True)
+        ]
+        return np.array(each) + self.log_prior
+
+
 def by_quadrature(estimator: Any, rows: Rows, n_side: int = 401) -> np.ndarray:
     """log p(row) of the observed cells by the rectangle rule over a code of two components: (n_rows,) nats."""
-    model = estimator.model_
-    drawn = np.asarray(model.join(model.draw_prior(jax.random.key(0), 20_000)))
-    low, high = drawn.min(axis=0) - drawn.std(axis=0), drawn.max(axis=0) + drawn.std(axis=0)
-    sides = np.linspace(low, high, n_side)  # (n_side, 2)
-    grid = np.stack(np.meshgrid(*sides.T), axis=-1).reshape(-1, 2).astype(np.float32)
-    codes = model.split(grid)
-    log_prior = np.asarray(model.log_prior(codes), np.float64)
-    params = model.decode(codes, np.zeros((len(grid), rows.given.shape[1]), np.float32))
-    cell = np.log(np.prod(sides[1] - sides[0]))
-    each = [
-        logsumexp(np.asarray(_log_likelihoods(model, params, values, observed), np.float64) + log_prior)
-        for values, observed in zip(rows.values, rows.observed, strict=True)
-    ]
-    return np.array(each) + cell + rows.offset
+    grid = Grid.of(estimator, n_side)
+    return logsumexp(grid.log_joint(estimator, rows), axis=1) + grid.cell + rows.offset
+
+
+def law_given_rest(
+    estimator: Any, rows: Rows, column: int, n_side: int = 101
+) -> tuple[np.ndarray, np.ndarray]:
+    """What p(a modelled column | observed cells) is, by quadrature over a code of two components.
+
+    Returns
+    -------
+    (n_rows, width) : the mean of the column's encoded cells; for levels their probabilities, were each seen
+    (n_rows,) : the spread of the first encoded cell, that of plain real columns
+    """
+    grid, likelihood = Grid.of(estimator, n_side), estimator.model_.likelihood
+    log_joint = grid.log_joint(estimator, rows)
+    weights = np.exp(log_joint - logsumexp(log_joint, axis=1, keepdims=True))
+    here = np.flatnonzero(likelihood.column_of_value == column)
+    n_draws = 64  # at each of 10,201 codes: the law's own spread needs no formula of its own
+    drawn = np.asarray(
+        likelihood.draw(jnp.repeat(grid.params, n_draws, axis=0), jax.random.key(1)), np.float64
+    )
+    cells = drawn[:, here].reshape(-1, n_draws, len(here))
+    mean = weights @ cells.mean(axis=1)
+    square = weights @ (cells[:, :, 0] ** 2).mean(axis=1)
+    return mean, np.sqrt(np.maximum(square - mean[:, 0] ** 2, 0.0))

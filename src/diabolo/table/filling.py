@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
 import numpy as np
 
-from diabolo.table.reading import FRAMES, read_table
+from diabolo.table.layout import Column
+from diabolo.table.reading import FRAMES, Source, read_table
 from diabolo.table.writing import write_frame
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ def centres(schema: Schema, draws: Iterable[np.ndarray]) -> list[np.ndarray]:
             arrays[place.column] = place.kind.centre(block[:, :, place.start : place.stop].astype(np.float64))
         for column, array in zip(found, arrays, strict=True):
             column.append(array)
-    return [np.concatenate(blocks) for blocks in found]
+    return [np.concatenate(blocks) if blocks else np.zeros(0) for blocks in found]
 
 
 def fill(schema: Schema, X: Any, holes: np.ndarray, arrays: list[np.ndarray]) -> Any:
@@ -59,18 +61,19 @@ def fill(schema: Schema, X: Any, holes: np.ndarray, arrays: list[np.ndarray]) ->
 
     Returns
     -------
-    the table in its own container; what no law can fill (identifiers, conditions) stays a gap
+    the table in its own container; what no law can fill (identifiers, conditions) stays a gap, and so does a
+        level that X's own category type cannot hold
     """
     rows = np.flatnonzero(holes.any(axis=1))
     place = np.zeros(len(holes), int)
     place[rows] = np.arange(len(rows))
-    container = read_table(X).container
+    source = read_table(X)
     todo = [
         j
         for j, column in enumerate(schema.columns)
         if holes[:, j].any() and not column.given and column.kind.name != "identifier"
     ]
-    if container not in FRAMES:
+    if source.container not in FRAMES:
         out = np.array(X)
         if out.dtype.kind not in "fO":
             out = out.astype(np.float64)
@@ -78,13 +81,29 @@ def fill(schema: Schema, X: Any, holes: np.ndarray, arrays: list[np.ndarray]) ->
         for j in todo:
             flat[holes[:, j], j] = arrays[j][place[holes[:, j]]]
         return flat.reshape(out.shape)
+    columns = schema.columns if source.container == schema.container else _as_typed(schema, source)
     frame = nw.from_native(X, eager_only=True)
-    filled = nw.from_native(write_frame(container, schema.columns, arrays), eager_only=True)
+    part = [columns[j] for j in todo]
+    written = write_frame(source.container, part, [arrays[j] for j in todo]) if todo else X
+    filled = nw.from_native(written, eager_only=True)
     for j in todo:
         at = np.flatnonzero(holes[:, j])
         name = schema.columns[j].name
         column, values = frame[name], filled[name][place[at].tolist()]
+        if len(at) == len(holes):  # a column of nothing but gaps has no type of its own to keep
+            frame = frame.with_columns(values)
+            continue
         if values.dtype != column.dtype:
             values = values.cast(column.dtype)
         frame = frame.with_columns(column.scatter(at.tolist(), values))
     return frame.to_native()
+
+
+def _as_typed(schema: Schema, source: Source) -> list[Column]:
+    """The schema's columns in the types of another container's table."""
+    columns = []
+    for j, column in enumerate(schema.columns):
+        known = source.column(j, keep_text=column.role == "text")
+        dtype = "" if source.dtypes[j].lower() == "null" else source.dtypes[j]
+        columns.append(dataclasses.replace(column, dtype=dtype, levels=known.levels, ordered=known.ordered))
+    return columns

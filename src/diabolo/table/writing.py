@@ -110,7 +110,9 @@ def _pandas_array(pd: Any, column: Any, values: np.ndarray) -> Any:
         if zone and code == "M8[us]":
             days = days.dt.tz_localize("UTC").dt.tz_convert(zone.group(1).strip())
         if dtype == "object":  # Python's dates, or its date-times
-            return days.dt.date.array if code == "M8[us]" and column.kind.resolution == 1 else days.array
+            # a constant has no step: its one value says whether days are all there is
+            step = getattr(column.kind, "resolution", 1 if np.all(values[~gaps] % 1 == 0) else 0)
+            return days.dt.date.array if code == "M8[us]" and step == 1 else days.array
         return _cast(days, dtype).array
     if dtype == "category":
         levels = pd.Index(list(column.levels))
