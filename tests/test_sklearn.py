@@ -6,11 +6,14 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from diabolo.families.autoencoder import Autoencoder
 from diabolo.families.denoising import DenoisingAutoencoder
 from diabolo.families.vae import VAE
+from diabolo.outliers import OutlierDetector
 
 SMALL = {"n_components": 2, "hidden_layer_sizes": (8,), "max_steps": 100, "random_state": 0}
 
 
 @pytest.mark.filterwarnings("ignore:columns? .* hold one value")
-@parametrize_with_checks([family(**SMALL) for family in (VAE, Autoencoder, DenoisingAutoencoder)])
+@parametrize_with_checks(
+    [*(family(**SMALL) for family in (VAE, Autoencoder, DenoisingAutoencoder)), OutlierDetector(VAE(**SMALL))]
+)
 def test_scikit_learn_accepts(estimator, check):
     check(estimator)

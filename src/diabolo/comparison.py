@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import narwhals as nw
 import numpy as np
 from sklearn.base import clone
 from sklearn.model_selection import train_test_split
@@ -15,7 +16,7 @@ from sklearn.model_selection import train_test_split
 from diabolo.checks import Range, refuse
 from diabolo.table import Schema
 
-__all__ = ["Entry", "Gain", "compare", "gain", "independent_columns"]
+__all__ = ["Entry", "Gain", "compare", "gain", "independent_columns", "rows_at"]
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,8 @@ def compare(
         raise refuse("compare", got="no model", want="estimators by name, such as {'vae': VAE()}")
     if test_size not in Range(0.0, 1.0, open_low=True, open_high=True):
         raise refuse("parameter 'test_size'", got=repr(test_size), want="a number between 0 and 1")
-    train, test = train_test_split(X, test_size=test_size, random_state=random_state)
+    places = train_test_split(np.arange(len(X)), test_size=test_size, random_state=random_state)
+    train, test = (rows_at(X, part) for part in places)
     found: list[tuple[str, Any, np.ndarray, float]] = []
     for name, model in models.items():
         start = time.perf_counter()
@@ -133,6 +135,13 @@ def compare(
             )
         )
     return sorted(entries, key=lambda entry: -entry.gain.mean)
+
+
+def rows_at(X: Any, places: np.ndarray) -> Any:
+    """Some rows of a table, in the container that it came in."""
+    if nw.dependencies.is_into_dataframe(X):
+        return nw.from_native(X, eager_only=True)[places.tolist()].to_native()
+    return np.asarray(X)[places]
 
 
 def _gains(estimator: Any, X: Any) -> np.ndarray:
