@@ -96,17 +96,20 @@ def code_map(codes: np.ndarray, color: dict[str, Any] | None = None) -> dict[str
     Returns
     -------
     dict : x and y, the codes themselves where there are two; more are seen in their principal plane, whose
-        share of the codes' variance is told; a single one is spread out by its rank for the eye
+        share of the codes' variance is told; a single one is spread out by its rank for the eye. A point of the plane
+        is the code `centre + x axes[0] + y axes[1]`
     """
     codes = np.asarray(codes, np.float64)
     n_rows, n_components = codes.shape
+    centre, axes = np.zeros(n_components), np.eye(n_components)[:2]
     if n_components == 1:
         jitter = (np.arange(n_rows) * 0.6180339887) % 1  # the golden ratio fills evenly, without drawing
         points, labels, share = np.column_stack([codes[:, 0], jitter]), ["component 1", ""], 1.0
     elif n_components == 2:
         points, labels, share = codes, ["component 1", "component 2"], 1.0
     else:
-        centred = codes - codes.mean(axis=0)
+        centre = codes.mean(axis=0)
+        centred = codes - centre
         _, lengths, axes = np.linalg.svd(centred, full_matrices=False)
         axes = axes[:2] * np.sign(axes[:2, np.abs(axes[:2]).argmax(axis=1)].diagonal())[:, None]
         points = centred @ axes.T
@@ -118,6 +121,8 @@ def code_map(codes: np.ndarray, color: dict[str, Any] | None = None) -> dict[str
         "y": points[:, 1].tolist(),
         "labels": labels,
         "share": share,
+        "centre": centre.tolist(),
+        "axes": axes.tolist(),
         "color": color,
     }
 

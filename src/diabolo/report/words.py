@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-__all__ = ["CLAIMS", "cell", "counted", "nats", "opening", "signed"]
+__all__ = ["CLAIMS", "MINUS", "cell", "counted", "expected", "nats", "opening", "signed", "why"]
 
 # what is claimed of a log-density: its sign beside the number, and its name
 CLAIMS = {"bound": ("≥", "lower bound"), "estimate": ("≈", "estimate"), "exact": ("=", "exact")}
 MINUS, GAP = "\u2212", "·"
+GUILTY = 3.0  # nats above the column's usual, from which a cell is named
 
 
 def counted(n: int, noun: str) -> str:
@@ -44,11 +46,28 @@ def cell(value: Any, decimals: int | None) -> str:
     return str(value)
 
 
+def expected(found: dict[str, Any], decimals: int | None) -> str:
+    """What a cell was expected to be: a range of numbers, or the likeliest level."""
+    if found["low"] is not None:
+        return f"{cell(found['low'], decimals)} to {cell(found['high'], decimals)}"
+    return cell(found["expected"], decimals)
+
+
+def why(row: dict[str, Any], columns: list[dict[str, Any]], n: int = 3) -> list[str]:
+    """The cells to blame for an odd row, the guiltiest first; none where only the combination is odd."""
+    guilty = [j for j, one in enumerate(row["cells"]) if (one["excess"] or 0.0) >= GUILTY]
+    guilty.sort(key=lambda j: -row["cells"][j]["excess"])
+    return [_blamed(row["cells"][j], columns[j]) for j in guilty[:n]]
+
+
+def _blamed(found: dict[str, Any], column: dict[str, Any]) -> str:
+    said = "" if found["value"] is None else f" = {cell(found['value'], column['decimals'])}"
+    return f"{column['name']}{said} (expected {expected(found, column['decimals'])})"
+
+
 def opening(summary: dict[str, Any]) -> list[str]:
-    """What was read, how the model describes it, what is least likely: a sentence each."""
-    read, model, density = summary["read"], summary["model"], summary["density"]
-    thing = "an image" if read["image_shape"] else "a row"
-    return [_what_was_read(read), _how_it_fits(model, density, thing), _what_is_odd(read, density)]
+    """What was read, how much structure there is, how many rows are odd: a sentence or two each."""
+    return [_what_was_read(summary["read"]), _how_much_structure(summary), _how_many_are_odd(summary)]
 
 
 def _what_was_read(read: dict[str, Any]) -> str:
@@ -58,7 +77,11 @@ def _what_was_read(read: dict[str, Any]) -> str:
         text = f"{counted(read['n_rows'], 'image')} of {width} × {height} pixels, read as {kind}."
     else:
         kinds = ", ".join(f"{n} {kind}" for kind, n in read["kinds"].items())
-        text = f"{counted(read['n_rows'], 'row')} of {counted(read['n_columns'], 'column')}: {kinds}."
+        text = f"{counted(read['n_rows'], 'row')} of {counted(read['n_columns'], 'column')}: {kinds}"
+        aside = {"identifier": "all different", "constant": "one value only"}
+        ignored = [f"{name} ({aside.get(kind, kind)})" for name, kind in read["ignored"][:4]]
+        ignored += [f"{len(read['ignored']) - 4} more"] if len(read["ignored"]) > 4 else []
+        text += f"; ignored: {', '.join(ignored)}." if ignored else "."
     whose = ""
     if read["n_looked_at"] < read["n_rows"]:
         text += f" This page looks at {read['n_looked_at']:,} of them, drawn at random with a fixed seed."
@@ -69,24 +92,52 @@ def _what_was_read(read: dict[str, Any]) -> str:
     return f"{text} {read['n_gaps']:,} of {whose}{read['n_cells']:,} {cell}s are gaps."
 
 
-def _how_it_fits(model: dict[str, Any], density: dict[str, Any], thing: str) -> str:
-    active, components = model["n_active"], counted(model["n_components"], "component")
-    use = "all in use" if active == model["n_components"] else f"{active} in use"
-    if model["n_components"] == 1:
-        use = "in use"
-    text = f"A {model['family']} with {components}, {use}, trained for {model['n_steps']:,} steps"
-    value = nats(density["mean"], density["mean_error"])
-    claim = CLAIMS[density["kind"]][1]
-    article = "an" if claim[0] in "ae" else "a"
-    return f"{text}, gives {thing} a log-density of {value} nats on average ({article} {claim})."
+def _how_much_structure(summary: dict[str, Any]) -> str:
+    density, read = summary["density"], summary["read"]
+    gain, claim = density["gain"], CLAIMS[density["kind"]][1]
+    thing, parts = ("image", "pixels") if read["image_shape"] else ("row", "columns")
+    who = f"The {summary['model']['family']}"
+    if density["judged_by"] == "held out":
+        where = f"on {counted(gain['n_rows'], thing)} used neither for training nor for stopping"
+    else:
+        where = f"on the {thing}s given here, which it may have been trained on: on new {thing}s it will do less well"
+    if gain["mean"] is None:
+        return f"{who} gives none of these {thing}s a density, so its structure cannot be judged."
+    mean, error = gain["mean"], gain["standard_error"] or 0.0
+    size = f"{signed(abs(mean), _digits(error))} ± {error:.{_digits(error)}f} nats per {thing}"
+    if mean < -2 * error:
+        text = f"{who} describes a {thing} {size} worse than independent {parts} do ({claim}), {where}"
+        return f"{text}. Do not rely on it."
+    text = f"{who} describes a {thing} {size} better than independent {parts} do ({claim}), {where}"
+    if mean <= 2 * error:
+        return f"{text}. That is no clear structure: the {parts} may well be unrelated."
+    return f"{text}. Knowing how the {parts} hang together makes a typical {thing} {_times(mean)} likelier."
 
 
-def _what_is_odd(read: dict[str, Any], density: dict[str, Any]) -> str:
-    worst = density["oddest"][0]
-    among = "" if read["n_looked_at"] == read["n_rows"] else " of these"
-    value = nats(worst["log_density"], worst["standard_error"])
-    text = f"Least likely{among} is {worst['label']}, at {value} nats."
-    if density["n_impossible"]:
-        impossible = counted(density["n_impossible"], "row")
-        text += f" Outside what a column can hold, and left out of the mean: {impossible}."
-    return text
+def _digits(error: float) -> int:
+    return 2 if error < 0.1 else 1 if error < 10 else 0
+
+
+def _times(gain: float) -> str:
+    """exp(gain) in words: `43 times`, `10^21 times`."""
+    if gain < math.log(1e4):
+        times = math.exp(gain)
+        return f"{times:.1f} times" if times < 10 else f"{times:,.0f} times"
+    power = str(round(gain / math.log(10))).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"some 10{power} times"
+
+
+def _how_many_are_odd(summary: dict[str, Any]) -> str:
+    odd, read = summary["odd"], summary["read"]
+    thing = "image" if read["image_shape"] else "row"
+    labels = dict(zip(summary["rows"]["places"], summary["rows"]["labels"], strict=True))
+    stands = "stands" if odd["n_odd"] == 1 else "stand"
+    text = f"{counted(odd['n_odd'], thing).capitalize()} {stands} far out from the others."
+    if not odd["rows"]:
+        return text
+    worst = odd["rows"][0]
+    label = labels[worst["place"]]
+    if read["image_shape"]:
+        return f"{text} The oddest is {label}."
+    named = why(worst, summary["columns"], 1)
+    return f"{text} The oddest is {label}: {named[0] if named else 'no single cell, but their combination'}."

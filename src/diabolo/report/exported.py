@@ -1,0 +1,121 @@
+"""A small decoder and its prior as JSON types, so that a page can decode a place of the map by itself."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diabolo.likelihoods import scale
+from diabolo.nets import ACTIVATIONS, MLP
+from diabolo.priors import MixturePrior, StandardNormal
+from diabolo.report.subject import Subject
+
+__all__ = ["decoder"]
+
+MAX_WEIGHTS = 250_000  # numbers, 4 bytes each and a third more as text: 1.3 MB
+N_PRIOR = 2000  # codes drawn from the prior, by which the density of a place is judged
+
+
+def decoder(subject: Subject) -> dict[str, Any]:
+    """Weights, the columns' rules and the prior, or `why_not`.
+
+    Returns
+    -------
+    dict : `layers`, each `n_inputs`, `n_outputs` and `weight` and `bias` as base64 of little-endian float32;
+        `activation`, `residual`; `start` and `shared`, what is added to the answer, and what all rows share; `columns`,
+        a rule per modelled column; `prior`
+    """
+    model, schema = subject.estimator.model_, subject.schema
+    network = model.decoder.network
+    if subject.is_conditional:
+        return {"why_not": "the model is conditional: a place alone does not say the conditions"}
+    if type(network) is not MLP or network.activation not in ACTIVATIONS:
+        kind = {"ConvolutionalDecoder": "convolutional"}.get(
+            type(network).__name__, "a network of its own kind"
+        )
+        return {"why_not": f"it is {kind}, and only plain layers run in the page"}
+    n_weights = sum(np.size(layer.weight) for layer in network.layers)
+    if n_weights > MAX_WEIGHTS:
+        return {"why_not": f"it has {n_weights:,} weights, and the page stays small"}
+    likelihood = model.likelihood
+    n_free = likelihood.n_free
+    zeros = np.zeros((1, sum(width for _, width in model.code_widths)), np.float32)
+    _, shared = model.decoder(zeros, np.zeros((1, 0), np.float32))
+    shared = (
+        np.asarray(shared, np.float64).reshape(-1)[-likelihood.n_shared :]
+        if likelihood.n_shared
+        else np.zeros(0)
+    )
+    owner = likelihood.column_of_param
+    columns = []
+    for i, place in enumerate(schema.layout.places):
+        where = np.flatnonzero(owner == i)
+        free, common = where[where < n_free], where[where >= n_free] - n_free
+        columns.append({"column": place.column, **_rule(place.kind, free.tolist(), shared[common])})
+    grey = subject.black_and_white if subject.view.is_images else (None, None)
+    return {
+        "low": grey[0],
+        "high": grey[1],
+        "layers": [
+            {
+                "n_inputs": int(layer.weight.shape[0]),
+                "n_outputs": int(layer.weight.shape[1]),
+                "weight": _packed(layer.weight),
+                "bias": _packed(layer.bias),
+            }
+            for layer in network.layers
+        ],
+        "activation": network.activation,
+        "residual": bool(network.residual),
+        "start": np.asarray(model.decoder.start, np.float64)[:n_free].tolist(),
+        "columns": columns,
+        "prior": _prior(model),
+    }
+
+
+def _packed(array: Any) -> str:
+    return base64.b64encode(np.ascontiguousarray(array, "<f4").tobytes()).decode()
+
+
+def _rule(kind: Any, free: list[int], shared: np.ndarray) -> dict[str, Any]:
+    """How the parameters of one column become the value that stands for its law, as `inverse_transform` does it."""
+    if kind.name == "real":
+        rule: dict[str, Any] = {"rule": "real", "at": free, "mean": kind.mean, "scale": kind.scale}
+        return {**rule, "atoms": list(kind.atoms)}
+    if kind.name == "positive":
+        return {"rule": "positive", "at": free, "mean": kind.log_mean, "scale": kind.log_scale}
+    if kind.name == "count":
+        return {"rule": "count", "at": free, "mean": float(np.log(max(kind.mean, 1e-3)))}
+    if kind.name == "pixels":
+        return {"rule": "pixels", "at": free, "top": kind.n_levels - 1}
+    if kind.name == "ordinal":
+        law = kind.likelihood()
+        gaps = np.maximum(np.diff(law.cuts), 1e-4) * np.asarray(scale(jnp.asarray(shared[1:])), np.float64)
+        first = float(law.cuts[0] + shared[0])
+        thresholds = first + np.concatenate([[0.0], np.cumsum(gaps)])
+        return {"rule": "ordinal", "at": free, "levels": list(kind.levels), "thresholds": thresholds.tolist()}
+    return {"rule": kind.name, "at": free, "levels": list(kind.levels)}
+
+
+def _prior(model: Any) -> dict[str, Any]:
+    """The law of codes: a mixture of Gaussians, the standard normal being one; and its log-density's quantiles."""
+    prior = model.prior
+    assert isinstance(prior, (StandardNormal, MixturePrior))
+    drawn = np.asarray(prior.log_prob(prior.draw(jax.random.key(0), N_PRIOR)), np.float64)
+    quantiles = np.quantile(drawn, np.linspace(0, 1, 101)).tolist()
+    if isinstance(prior, StandardNormal):
+        return {"parts": None, "quantiles": quantiles}
+    log_weights = np.asarray(prior.log_weights, np.float64)
+    parts = [
+        {
+            "log_weight": float(log_weights[s]),
+            "mean": np.asarray(prior.means[s], np.float64).tolist(),
+            "whitener": np.asarray(prior.whiteners[s], np.float64).tolist(),
+        }
+        for s in np.flatnonzero(np.isfinite(log_weights))
+    ]
+    return {"parts": parts, "quantiles": quantiles}

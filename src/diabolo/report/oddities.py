@@ -1,0 +1,213 @@
+"""The odd rows of a table and the cells to blame; the odd images and their pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from diabolo import outliers
+from diabolo.columns import Kind
+from diabolo.plot.view import View, plain
+from diabolo.report.subject import Subject, lawful
+from diabolo.table import Column
+
+__all__ = ["blamed", "cell_of", "odd_images", "oddities", "percentiles", "surprises"]
+
+N_ODDEST = 20  # rows listed
+N_CANDIDATES = (
+    60  # rows, and a third as many by two cruder measures, whose cells are hidden, where not all can be
+)
+MAX_HIDDEN = 4000  # cells hidden one by one for all rows of a small table: a few seconds
+N_USUAL = 256  # rows behind what is usual in a column
+MOST = 999.0  # nats; what is impossible counts as this
+GUILTY = (
+    3.0  # nats above the column's usual, from which a cell is blamed: twenty times less likely than usual
+)
+
+
+def surprises(subject: Subject) -> np.ndarray:
+    """(n_rows,) nats above what the model's own rows with the same gaps have.
+
+    Where the model is conditional, above the mean of the rows themselves: what is expected depends on conditions.
+    """
+    values = np.asarray(subject.reading.values, np.float64)
+    if subject.is_conditional:
+        finite = values[np.isfinite(values)]
+        return (finite.mean() if len(finite) else 0.0) - values
+    n_expected = _n_expected(subject, subject.view)
+    return outliers.surprise(subject.estimator, subject.view.X, values=values, n_expected=n_expected)
+
+
+def percentiles(subject: Subject, surprise: np.ndarray) -> np.ndarray:
+    """(n_rows,) per cent of the held-out rows, or of the rows looked at where there are none, that surprise less."""
+    reference = surprise
+    if subject.held_out is not None and not subject.is_conditional:
+        values = np.asarray(subject.held_out_reading.values, np.float64)
+        reference = outliers.surprise(
+            subject.estimator,
+            subject.held_out.X,
+            values=values,
+            n_expected=_n_expected(subject, subject.held_out),
+        )
+    return 100.0 * np.searchsorted(np.sort(reference), surprise, side="left") / max(len(reference), 1)
+
+
+def _n_expected(subject: Subject, view: View) -> int:
+    """Draws per pattern of gaps: fewer where there are many patterns."""
+    n_patterns = len(np.unique(subject.schema.encode(view.X).observed, axis=0))
+    return int(np.clip(4000 // n_patterns, 16, 256))
+
+
+def blamed(subject: Subject) -> dict[str, Any]:
+    """Cells of the rows by which the model is judged, hidden one by one.
+
+    Returns
+    -------
+    dict : `gains` and `gain_errors`, (n_features,) nats that the other columns tell of each; `usual`, (n_features,)
+        median nats of a cell; `n_rows`, how many were looked at; nan where a column has no law
+    """
+    view = subject.judged
+    rows = np.random.default_rng(2).permutation(view.n_rows)[:N_USUAL]
+    given_others, alone = outliers.cell_nats(subject.estimator, view.take(np.sort(rows)))
+    told = np.where(np.isfinite(alone - given_others), alone - given_others, np.nan)
+    n_told = np.sum(~np.isnan(told), axis=0)
+    out = {key: np.full(told.shape[1], np.nan) for key in ("gains", "gain_errors", "usual")}
+    for j in np.flatnonzero(n_told > 1):
+        seen = told[~np.isnan(told[:, j]), j]
+        out["gains"][j], out["gain_errors"][j] = seen.mean(), seen.std(ddof=1) / np.sqrt(len(seen))
+    for j in np.flatnonzero(n_told > 0):
+        out["usual"][j] = np.median(given_others[np.isfinite(given_others[:, j]), j])
+    return {**out, "n_rows": len(rows)}
+
+
+def oddities(subject: Subject, surprise: np.ndarray, usual: np.ndarray) -> dict[str, Any]:
+    """The oddest rows of a table, by their surprise or by their oddest cell, whichever is further out.
+
+    A flexible model may have learned an odd training row by heart: -log p then says little of it. Hiding a cell
+    before asking for it does not share that memory, so a row counts as odd for one cell alone, too.
+    """
+    schema, view, columns = subject.schema, subject.view, lawful(subject.schema.columns)
+    usual = np.where(np.isnan(usual), 0.0, usual)
+    surprise = np.minimum(np.where(np.isnan(surprise), 0.0, surprise), MOST)
+    hidden_all = view.n_rows * len(columns) <= MAX_HIDDEN
+    if hidden_all:
+        excess = outliers.cell_nats(subject.estimator, view.X)[0] - usual
+    else:
+        excess = np.full((view.n_rows, len(schema.columns)), np.nan)
+        left_out = outliers.leave_one_out(subject.estimator, view.X)
+        excess[:, columns] = left_out - np.nanmedian(left_out, axis=0)
+    oddness = np.maximum(surprise, _worst(excess))
+    candidates = _candidates(subject, oddness, surprise, excess)
+    if not hidden_all:
+        excess = outliers.cell_nats(subject.estimator, view.take(candidates))[0] - usual
+        oddness[candidates] = np.maximum(surprise[candidates], _worst(excess))
+    oddest = candidates[np.argsort(-oddness[candidates], kind="stable")[:N_ODDEST]]
+    blame = outliers.blame(subject.estimator, view.take(oddest), usual)
+    return {
+        **_far_out(oddness),
+        "n_hidden": view.n_rows if hidden_all else len(candidates),
+        "usual": [None if np.isnan(one) else float(one) for one in usual],
+        "rows": [
+            _odd_row(subject, int(row), at, blame, float(oddness[row])) for at, row in enumerate(oddest)
+        ],
+    }
+
+
+def _far_out(oddness: np.ndarray) -> dict[str, Any]:
+    """How many rows lie beyond the outer fence, three times the middle half's width above it (Tukey 1977)."""
+    low, high = np.quantile(oddness, [0.25, 0.75])
+    fence = float(high + 3.0 * (high - low))
+    return {"n_odd": int(np.sum(oddness > fence)), "fence": fence}
+
+
+def _worst(excess: np.ndarray) -> np.ndarray:
+    """(n_rows,) the largest excess of each row, at most `MOST`."""
+    return np.minimum(np.where(np.isnan(excess), -np.inf, excess).max(axis=1, initial=-np.inf), MOST)
+
+
+def _candidates(
+    subject: Subject, oddness: np.ndarray, surprise: np.ndarray, excess: np.ndarray
+) -> np.ndarray:
+    """Rows worth a closer look: the oddest, the most surprising, and the furthest out in any one column."""
+    n = N_CANDIDATES
+    encoded = np.abs(np.nan_to_num(subject.schema.encode(subject.view.X).values))
+    numbers = [p.start for p in subject.schema.layout.places if p.kind.name in {"real", "positive", "count"}]
+    furthest = encoded[:, numbers].max(axis=1, initial=0.0)
+    ranks = [(-oddness, n), (-surprise, n // 3), (-furthest, n // 3)]
+    chosen = [np.argsort(rank, kind="stable")[:most] for rank, most in ranks]
+    return np.unique(np.concatenate(chosen))
+
+
+def _odd_row(subject: Subject, row: int, at: int, blame: outliers.Blame, oddness: float) -> dict[str, Any]:
+    """One row: its cells, what was expected in each place, and which one is guilty."""
+    columns, view = subject.schema.columns, subject.view
+    worst = int(blame.worst()[at])
+    cells = view.part(np.array([row]))
+    return {
+        "place": row,
+        "oddness": oddness,
+        "guilty": worst if blame.excess[at, worst] >= GUILTY else None,
+        "cells": [
+            {
+                "value": cells.column(column.name)[0] if subject.with_rows else None,
+                "gap": cells.column(column.name)[0] is None,
+                "excess": _finite(blame.excess[at, j]),
+                **_expected(column, blame, at, j),
+            }
+            for j, column in enumerate(columns)
+        ],
+    }
+
+
+def _expected(column: Column, blame: outliers.Blame, at: int, j: int) -> dict[str, Any]:
+    """The middle of p(cell | others) and its central 90 %, as the column's cells are written."""
+    if not column.kind.counted or column.given:
+        return {"expected": None, "low": None, "high": None}
+    low, high = blame.low[at, j], blame.high[at, j]
+    ends = [None, None] if np.isnan(low) else [cell_of(column, low), cell_of(column, high)]
+    return {"expected": cell_of(column, blame.expected[j][at]), "low": ends[0], "high": ends[1]}
+
+
+def cell_of(column: Column, value: Any) -> Any:
+    """A decoded value as the column's own cells are written: dates as text, flags as flags."""
+    if value is None or isinstance(value, str):
+        return value
+    kind: Kind = column.kind
+    if column.role == "day" and np.isfinite(value):
+        moment = np.datetime64("1970-01-01") + np.timedelta64(round(float(value) * 86400), "s")
+        return str(moment).removesuffix("T00:00:00")
+    if kind.name in {"binary", "categorical"} and "bool" in str(column.dtype or "").lower():
+        return bool(value)
+    return plain(float(value))
+
+
+def _finite(value: float) -> float | None:
+    return None if np.isnan(value) else float(np.clip(value, -MOST, MOST))
+
+
+def odd_images(subject: Subject, surprise: np.ndarray, n: int = 8) -> dict[str, Any]:
+    """The most surprising images, and where in them: every pixel's blame by importance-weighted leaving out."""
+    view = subject.view
+    surprise = np.minimum(np.where(np.isnan(surprise), 0.0, surprise), MOST)
+    order = np.argsort(-surprise, kind="stable")[:n]
+    usual = np.nanmean(_pixel_nats(subject, View(subject.drawn.X[:256], subject.schema)), axis=0)
+    heat = np.nan_to_num(_pixel_nats(subject, view.part(order)) - usual)
+    shape = view.image_shape
+    pictures = heat.reshape(n if len(order) == n else len(order), *shape)
+    pictures = pictures.sum(axis=-1) if len(shape) == 3 else pictures
+    return {
+        **_far_out(surprise),
+        "rows": [
+            {
+                "place": int(row),
+                "oddness": float(surprise[row]),
+                "heat": np.clip(pictures[at], 0.0, None).round(3).tolist(),
+            }
+            for at, row in enumerate(order)
+        ],
+    }
+
+
+def _pixel_nats(subject: Subject, view: View) -> np.ndarray:
+    return outliers.leave_one_out(subject.estimator, view.X)
