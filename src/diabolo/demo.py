@@ -43,8 +43,7 @@ def run(out: Path, *, say: Say, verbose: bool = False, open_pages: bool = False)
         _read("digits", digits.images, {"digit": digits.target}, None, out, say, verbose),
     ]
     say("done", f"{time.perf_counter() - start:.0f} s; look at {' and '.join(map(str, pages))}")
-    say("your own file", "diabolo fit yours.csv -o model.safetensors")
-    say("", "diabolo report model.safetensors yours.csv -o report.html")
+    say("your own file", "diabolo report yours.csv")
     if open_pages:
         for page in pages:
             webbrowser.open(page.resolve().as_uri())

@@ -17,7 +17,10 @@ INTERRUPTED = 130
 def __getattr__(name: str) -> Any:
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from diabolo.cli.verbs import app
+    from diabolo.cli import showing, verbs  # each hangs its verbs on the app
+
+    assert showing and verbs
+    from diabolo.cli.options import app
 
     return app
 
@@ -33,9 +36,7 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's remarks on the processor
     sys.unraisablehook = _unraisable
     try:
-        from diabolo.cli.verbs import app  # here, so that an interrupted import is no traceback either
-
-        app()
+        __getattr__("app")()  # imported here, so that an interrupted import is no traceback either
     except KeyboardInterrupt:
         print("Interrupted; nothing is half-written.", file=sys.stderr)
         _leave(INTERRUPTED)

@@ -1,12 +1,10 @@
-"""What the verbs share: options made into an estimator, files into rows that suit a model."""
+"""What the verbs share: files into rows that suit a model, refusals that name line and option."""
 
 from __future__ import annotations
 
-import ast
 import contextlib
-import importlib
-import inspect
 import re
+import shlex
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -18,12 +16,6 @@ from diabolo.cli.console import say
 
 if TYPE_CHECKING:
     from diabolo.files import FileTable
-
-FAMILIES = {
-    "vae": ("diabolo.families.vae", "VAE"),
-    "autoencoder": ("diabolo.families.autoencoder", "Autoencoder"),
-    "denoising": ("diabolo.families.denoising", "DenoisingAutoencoder"),
-}
 
 
 def opened(data: str, missing: str | None, index: str | None, quiet: bool) -> FileTable:
@@ -57,45 +49,6 @@ def apart(output: Path, data: str) -> None:
         )
 
 
-def made(family: str, settings: list[str], kinds: list[str], seed: int) -> Any:
-    """The estimator that the options describe."""
-    if family not in FAMILIES:
-        raise refuse("--family", got=repr(family), want="a family", fix=nearest(family, FAMILIES))
-    module, name = FAMILIES[family]
-    estimator = getattr(importlib.import_module(module), name)
-    known = list(inspect.signature(estimator).parameters)
-    params: dict[str, Any] = {"random_state": seed}
-    for setting in settings:
-        key, value = _pair("--set", setting)
-        if key not in known:
-            raise refuse(
-                f"--set {setting}",
-                got=f"parameter {key!r}",
-                want=f"a parameter of {name}",
-                fix=nearest(key, known),
-            )
-        params[key] = _value(value)
-    if kinds:
-        params["kinds"] = dict(_pair("--kind", kind) for kind in kinds)
-    return estimator(**params)
-
-
-def _pair(option: str, text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not (key and equals and value):
-        example = "age=count" if option == "--kind" else "n_components=2"
-        raise refuse(f"{option} {text}", got=repr(text), want=f"a name and a value, as in {option} {example}")
-    return key.strip(), value.strip()
-
-
-def _value(text: str) -> Any:
-    """A Python literal where it is one, else the text itself."""
-    try:
-        return ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(text.lower(), text))
-    except (ValueError, SyntaxError):
-        return text
-
-
 def loaded(model: Path) -> Any:
     """The estimator of a model file."""
     from diabolo.saving import load
@@ -116,9 +69,7 @@ def model_and_rows(
     estimator = loaded(model)
     table = opened(data, missing, index, quiet)
     names = getattr(table.data, "column_names", [])
-    if kept is not None and kept not in names:
-        fix = nearest(kept, names) if names else ""
-        raise refuse(f"--color {kept}", got="no such column", want=f"one of {table.path.name}", fix=fix)
+    must_hold(table, kept)
     schema = estimator.schema_
     if schema.container not in {"pandas", "polars", "pyarrow"}:
         _must_be_as_wide(schema, table)
@@ -146,6 +97,14 @@ def model_and_rows(
         more = ", ..." if len(unknown) > 5 else ""
         say("left out", f"{', '.join(unknown[:5])}{more}: not in the model")
     return estimator, table.select(wanted if kept is None or kept in wanted else [*wanted, kept])
+
+
+def must_hold(table: FileTable, color: str | None) -> None:
+    """Refuse to colour by a column that is not there."""
+    names = getattr(table.data, "column_names", [])
+    if color is not None and color not in names:
+        fix = nearest(color, names) if names else ""
+        raise refuse(f"--color {color}", got="no such column", want=f"one of {table.path.name}", fix=fix)
 
 
 def _must_be_as_wide(schema: Any, table: FileTable) -> None:
@@ -188,7 +147,11 @@ def told(table: FileTable, *, fitting: bool = False, quiet: bool = False) -> Ite
         located = table.locate(error)
         said = re.sub(r"kinds=\{'([^']+)': '(\w+)'\}", r"--kind '\1=\2'", str(located))
         said = re.sub(r"--kind '([\w=]+)'", r"--kind \1", said)  # quotes only where a shell needs them
-        said = said.replace("Make it a gap, or use", "Add --missing with its spelling, or")
+        text = re.search(r"got the text '([^']+)'", said)
+        spelled = shlex.quote(text.group(1)) if text else "with its spelling"
+        said = re.sub(r"got the text ('[^']+') among [\d,]+ numbers; expected numbers only",
+                      r"got \1; expected a number", said)  # fmt: skip
+        said = said.replace("Make it a gap, or use", f"Add --missing {spelled}, or")
         if not fitting:  # the columns' kinds are long decided
             said = re.sub(r",? or --kind .*\.$", ".", said)
         raise type(error)(said) from None
@@ -233,3 +196,18 @@ def wrote(output: Path, what: str, quiet: bool) -> None:
     """Say where the results are."""
     if not quiet:
         say("wrote", f"{output}  {what}")
+
+
+def one_below_the_other(blocks: list[Any], index: Any, names: list[str]) -> tuple[Any, Any]:
+    """Draws of the same rows as one table, and its index with `draw` in front, which counts them from 1."""
+    import numpy as np
+    import pyarrow as pa
+
+    from diabolo.files import as_table
+
+    n_rows = len(blocks[0])
+    whole = pa.concat_tables([as_table(block, names) for block in blocks])
+    draw = pa.table({"draw": pa.array(np.repeat(np.arange(1, len(blocks) + 1), n_rows))})
+    for name in [] if index is None else index.column_names:
+        draw = draw.append_column(name, pa.chunked_array([index.column(name).combine_chunks()] * len(blocks)))
+    return whole, draw

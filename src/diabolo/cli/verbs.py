@@ -1,4 +1,4 @@
-"""The verbs and their options.
+"""The verbs that learn and read, rows in and rows out.
 
 What takes long to import (jax, pyarrow, matplotlib) is imported by the verb that needs it, so that help is
 quick.
@@ -6,7 +6,6 @@ quick.
 
 from __future__ import annotations
 
-import importlib.metadata
 import shlex
 import sys
 import time
@@ -16,88 +15,40 @@ from typing import Annotated
 
 import typer
 
-from diabolo import demo as demonstration
-from diabolo.cli.console import Verbs, say
+from diabolo.cli.console import say
 from diabolo.cli.inputs import (
     apart,
     as_pictures,
-    colored,
     column_names,
     counted,
     kinds_line,
     loaded,
-    made,
     model_and_rows,
     needs_images,
+    one_below_the_other,
     opened,
     told,
     wrote,
 )
-
-__all__ = ["app"]
-
-app = typer.Typer(
-    cls=Verbs,
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Train a network to give back its input, and read it in four ways: learn, map, draw, score.",
-    epilog="[dim]Start with your own file:[/dim]  diabolo fit yours.csv -o model.safetensors",
+from diabolo.cli.learning import made
+from diabolo.cli.options import (
+    LEARN,
+    READ,
+    Data,
+    Exclude,
+    Family,
+    Index,
+    Kinds,
+    Missing,
+    Model,
+    Quiet,
+    Seed,
+    Settings,
+    Table,
+    app,
 )
 
-
-def _version(asked: bool) -> None:
-    if asked:
-        print(f"diabolo {importlib.metadata.version('diabolo')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version and stop.")
-    ] = False,
-) -> None: ...
-
-
-Model = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="A model that [bold]fit[/bold] wrote.", show_default=False)
-]
-Data = Annotated[
-    str,
-    typer.Argument(
-        metavar="DATA",
-        help="CSV, TSV, Parquet, npy, npz (file.npz:key) or a folder of images.",
-        show_default=False,
-    ),
-]
-Output = Annotated[
-    Path,
-    typer.Option("-o", "--output", metavar="FILE", help="Written whole or not at all.", show_default=False),
-]
-Table = Annotated[
-    Path,
-    typer.Option(
-        "-o",
-        "--output",
-        metavar="FILE",
-        help=".csv, .tsv, .parquet or .npy, by its ending.",
-        show_default=False,
-    ),
-]
-Missing = Annotated[
-    str | None,
-    typer.Option(metavar="'?,-'", help="Further spellings of a gap in text files.", show_default=False),
-]
-Index = Annotated[
-    str | None,
-    typer.Option(metavar="COLUMN", help="Column to set aside and write beside results.", show_default=False),
-]
-Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Seed of everything random.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but refusals.")]
-LEARN, READ, SHOW = "Learn", "Read", "Show"
+__all__ = ["fit", "impute", "outliers", "reconstruct", "sample", "score", "transform"]
 
 
 @app.command(
@@ -110,20 +61,10 @@ def fit(
         Path,
         typer.Option("-o", "--output", metavar="MODEL", help="Where to write the model.", show_default=False),
     ],
-    family: Annotated[str, typer.Option(metavar="NAME", help="vae, autoencoder or denoising.")] = "vae",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A parameter: n_components=2.", show_default=False),
-    ] = None,
-    kinds: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--kind", metavar="COLUMN=KIND", help="What a column holds: age=count.", show_default=False
-        ),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN", help="Leave a column out.", show_default=False)
-    ] = None,
+    family: Family = "vae",
+    settings: Settings = None,
+    kinds: Kinds = None,
+    exclude: Exclude = None,
     missing: Missing = None,
     index: Index = None,
     seed: Seed = 0,
@@ -271,37 +212,75 @@ def sample(
 
 
 @app.command(
-    rich_help_panel=SHOW,
-    epilog="[dim]Example:[/dim]  diabolo report model.safetensors yours.csv -o report.html --color region",
+    rich_help_panel=READ,
+    epilog="[dim]Example:[/dim]  diabolo impute model.safetensors yours.csv -o whole.csv",
 )
-def report(
+def impute(
     model: Model,
     data: Data,
-    output: Output,
-    color: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Colours the map of the codes.", show_default=False)
+    output: Table,
+    n: Annotated[
+        int | None,
+        typer.Option(
+            "-n", "--draws", min=1, metavar="N", help="Draw N fillings of each gap.", show_default=False
+        ),
     ] = None,
+    seed: Seed = 0,
     missing: Missing = None,
     index: Index = None,
     quiet: Quiet = False,
 ) -> None:
-    """Show all four readings on one page (.html)."""
-    from diabolo.files import check_output
-    from diabolo.report import write
+    """Fill the gaps of DATA; what was observed is written as it was.
 
-    check_output(output, (".html", ".htm"))
+    Each gap gets the middle of what it may have been: mean, median or likeliest level. With -n all rows are written
+    N times, with a column `draw` in front that counts from 1, and each gap gets a draw.
+    """
+    from diabolo.files import check_output, write_table
+    from diabolo.table import missing as gaps_of
+
+    check_output(output, folder=n is None)
     apart(output, data)
-    estimator, table = model_and_rows(model, data, missing, index, quiet, kept=color)
-    table, colors = colored(table, estimator, color)
+    estimator, table = model_and_rows(model, data, missing, index, quiet)
+    needs_images(estimator, output)
     with told(table, quiet=quiet):
-        write(estimator, table.data, output, colors, title=table.path.name, labels=table.labels())
-    wrote(output, "open it in a browser", quiet)
+        holes = gaps_of(estimator.schema_, table.data)
+        rows = estimator.impute(table.data, n, random_state=seed)
+    left = gaps_of(estimator.schema_, rows if n is None else rows[0])
+    labels = table.index
+    if n is not None:
+        rows, labels = one_below_the_other(rows, labels, column_names(estimator))
+    write_table(output, as_pictures(estimator, rows, output), index=labels, names=column_names(estimator))
+    said = f"{holes.sum() - left.sum():,} of {counted(int(holes.sum()), 'gap')} filled"
+    wrote(output, f"{counted(len(rows), 'row')}, {said}", quiet)
 
 
-@app.command(rich_help_panel=SHOW, epilog="[dim]Example:[/dim]  diabolo demo --open")
-def demo(
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where results go.")] = Path("diabolo-demo"),
-    open_pages: Annotated[bool, typer.Option("--open", help="Open the reports in a browser.")] = False,
+@app.command(
+    rich_help_panel=READ,
+    epilog="[dim]Example:[/dim]  diabolo outliers model.safetensors yours.csv -o odd.csv",
+)
+def outliers(
+    model: Model,
+    data: Data,
+    output: Table,
+    n: Annotated[int, typer.Option("-n", "--rows", min=1, metavar="N", help="How many rows.")] = 20,
+    missing: Missing = None,
+    index: Index = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Fit penguins and handwritten digits, and report on both."""
-    demonstration.run(out, say=say, verbose=sys.stderr.isatty(), open_pages=open_pages)
+    """List the N oddest rows, the cell to blame in each, and what was expected there.
+
+    Columns: row (its line, name or number); surprise, nats above what is usual; column, value, expected; low and
+    high, which hold 90 % of what was expected of a number.
+    """
+    import pyarrow as pa
+
+    from diabolo.cli.oddest import oddest
+    from diabolo.files import check_output, write_table
+
+    check_output(output, (".csv", ".tsv", ".parquet"))
+    apart(output, data)
+    estimator, table = model_and_rows(model, data, missing, index, quiet)
+    with told(table, quiet=quiet):
+        found = oddest(estimator, table, n)
+    write_table(output, pa.Table.from_pylist([row.record() for row in found]))
+    wrote(output, f"{counted(len(found), 'row')} of {len(table):,}; oddest: {found[0]}", quiet)
