@@ -133,6 +133,17 @@ def test_an_odd_row_is_found_in_a_large_table(customers, monkeypatch):
     assert "were hidden one by one" in Page(report.render(told)).said
 
 
+def test_a_constant_that_is_broken_is_named():
+    generator = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": generator.normal(size=80), "b": generator.normal(size=80), "site": 7.0})
+    with pytest.warns(UserWarning, match="one value"):
+        vae = VAE(n_components=1, **SMALL).fit(frame)
+    frame.loc[5, "site"] = 9.0
+    told = report.summary(vae, frame)
+    assert told["odd"]["rows"][0]["place"] == 5 and told["density"]["n_impossible"] == 1
+    assert "row 5: site = 9 (expected 7)" in words.opening(told)[2]
+
+
 def test_no_rows_leaves_every_value_of_a_row_out(tmp_path):
     generator = np.random.default_rng(0)
     frame = pd.DataFrame(

@@ -179,6 +179,8 @@ def _column(column: Column, cells: list[Any], facts: str, with_rows: bool) -> di
         clock = bool(getattr(column.kind, "clock", False))
         about["clock"] = clock
         about["decimals"] = None if clock else decimals(resolution, float(values.std()))
+        if not clock:  # digits that an expected range deserves
+            about["coarse"] = min(about["decimals"], decimals(None, float(values.std())))
         ends = np.quantile(values, [0.0, 1.0] if with_rows else [0.05, 0.95])
         about["span"] = [oddities.cell_of(column, end) for end in ends]
         about["middle"] = None if clock else float(np.median(values))

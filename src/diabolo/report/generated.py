@@ -16,6 +16,7 @@ __all__ = ["marginals", "nearest", "pairs"]
 
 MAX_PAIRED = 60  # columns whose pairs are compared
 N_PAIRS = 6  # pairs shown
+N_TIMES = 2  # one column among them: a column that fits ill disagrees with every other
 N_BINS = 6  # of a column of numbers; so many levels of the others
 N_COMPARED = 500  # draws, and held-out rows, whose nearest training row is looked for
 
@@ -55,6 +56,12 @@ def pairs(subject: Subject) -> dict[str, Any]:
         chance = 0.5 * float(np.sqrt(2 / np.pi * mixed * (1 - mixed) * (1 / n + 1 / m)).sum())
         found.append((apart - chance, apart, chance, a, b, data, draws, one[2], other[2]))
     found.sort(key=lambda pair: -pair[0])
+    kept, times = [], dict.fromkeys(chosen, 0)
+    for pair in found:
+        if len(kept) < N_PAIRS and max(times[pair[3]], times[pair[4]]) < N_TIMES:
+            kept.append(pair)
+            times[pair[3]] += 1
+            times[pair[4]] += 1
     return {
         "n_pairs": len(found),
         "n_columns": len(chosen),
@@ -67,7 +74,7 @@ def pairs(subject: Subject) -> dict[str, Any]:
                 "data": data.tolist(),
                 "draws": draws.tolist(),
             }
-            for _, apart, chance, a, b, data, draws, first, second in found[:N_PAIRS]
+            for _, apart, chance, a, b, data, draws, first, second in kept
         ],
     }
 

@@ -50,8 +50,8 @@ function mapSpec(told, tab, color) {
     width: WIDTH, height: HEIGHT, padding: 4, description: `${tab.name}, coloured by ${title}`,
     layer: [
       ...(told.plane && tab.key === "codes" ? [{ data: { values: [{}] }, mark: { type: "image", url: told.plane, width: WIDTH, height: HEIGHT,
-        aspect: false, opacity: 0.55 }, encoding: { x: { value: WIDTH / 2 }, y: { value: HEIGHT / 2 } } }] : []),
-      { data: { values: hatched }, mark: { type: "rect", fill: "url(#hatch)", stroke: null },
+        aspect: false, opacity: 0.3 }, encoding: { x: { value: WIDTH / 2 }, y: { value: HEIGHT / 2 } } }] : []),
+      { data: { values: hatched }, mark: { type: "rect", fill: told.plane && tab.key === "codes" ? "url(#hatch-strong)" : "url(#hatch)", stroke: null },
         encoding: { x: { ...x, field: "x" }, x2: { field: "x2" }, y: { ...y, field: "y" }, y2: { field: "y2" } } },
       { data: { values: points.filter((p) => p.c === null) }, mark: { type: "point", filled: true, size: 18, color: SOFT, opacity: 0.45, cursor: "pointer" }, encoding: { x, y } },
       { data: { values: points.filter((p) => p.c !== null) },

@@ -20,6 +20,7 @@ N_CANDIDATES = (
 )
 MAX_HIDDEN = 4000  # cells hidden one by one for all rows of a small table: a few seconds
 N_USUAL = 256  # rows behind what is usual in a column
+N_USUAL_IMAGES = 64  # drawn images behind what is usual of a pixel
 MOST = 999.0  # nats; what is impossible counts as this
 GUILTY = (
     3.0  # nats above the column's usual, from which a cell is blamed: twenty times less likely than usual
@@ -142,17 +143,21 @@ def _candidates(
 def _odd_row(subject: Subject, row: int, at: int, blame: outliers.Blame, oddness: float) -> dict[str, Any]:
     """One row: its cells, what was expected in each place, and which one is guilty."""
     columns, view = subject.schema.columns, subject.view
-    worst = int(blame.worst()[at])
     cells = view.part(np.array([row]))
+    excess = blame.excess[at].copy()
+    for j, column in enumerate(columns):
+        if _breaks_constant(column, cells.column(column.name)[0]):
+            excess[j] = MOST
+    worst = int(np.argmax(np.where(np.isnan(excess), -np.inf, excess)))
     return {
         "place": row,
         "oddness": oddness,
-        "guilty": worst if blame.excess[at, worst] >= GUILTY else None,
+        "guilty": worst if excess[worst] >= GUILTY else None,
         "cells": [
             {
                 "value": cells.column(column.name)[0] if subject.with_rows else None,
                 "gap": cells.column(column.name)[0] is None,
-                "excess": _finite(blame.excess[at, j]),
+                "excess": _finite(excess[j]),
                 **_expected(column, blame, at, j),
             }
             for j, column in enumerate(columns)
@@ -160,8 +165,20 @@ def _odd_row(subject: Subject, row: int, at: int, blame: outliers.Blame, oddness
     }
 
 
+def _breaks_constant(column: Column, cell: Any) -> bool:
+    """Whether a column that held one value in training holds another here: impossible, says the model."""
+    if column.kind.name != "constant" or column.given or cell is None:
+        return False
+    value = column.kind.to_json()["value"]
+    if isinstance(value, str) or isinstance(cell, str):
+        return str(cell) != str(value)
+    return value is None or float(cell) != float(value)
+
+
 def _expected(column: Column, blame: outliers.Blame, at: int, j: int) -> dict[str, Any]:
     """The middle of p(cell | others) and its central 90 %, as the column's cells are written."""
+    if column.kind.name == "constant":
+        return {"expected": cell_of(column, column.kind.to_json()["value"]), "low": None, "high": None}
     if not column.kind.counted or column.given:
         return {"expected": None, "low": None, "high": None}
     low, high = blame.low[at, j], blame.high[at, j]
@@ -191,7 +208,7 @@ def odd_images(subject: Subject, surprise: np.ndarray, n: int = 8) -> dict[str, 
     view = subject.view
     surprise = np.minimum(np.where(np.isnan(surprise), 0.0, surprise), MOST)
     order = np.argsort(-surprise, kind="stable")[:n]
-    usual = np.nanmean(_pixel_nats(subject, View(subject.drawn.X[:256], subject.schema)), axis=0)
+    usual = np.nanmean(_pixel_nats(subject, View(subject.drawn.X[:N_USUAL_IMAGES], subject.schema)), axis=0)
     heat = np.nan_to_num(_pixel_nats(subject, view.part(order)) - usual)
     shape = view.image_shape
     pictures = heat.reshape(n if len(order) == n else len(order), *shape)

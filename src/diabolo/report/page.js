@@ -59,7 +59,7 @@ function rowsOf(pairs) {
 function aboutRow(i) {
   const rows = told.rows, box = document.getElementById("about");
   const facts = rows.log_density[i] === null ? `log p is ${MINUS}∞` :
-    `log p ${SIGNS[rows.kind[i]] || ""} ${signed(rows.log_density[i])} nats, ${signed(rows.gain[i], 1)} more than independent columns give`;
+    `log p ${SIGNS[rows.kind[i]] || ""} ${signed(rows.log_density[i])} nats, ${signed(rows.gain[i], 1)} more than independent ${told.image_shape ? "pixels" : "columns"} give`;
   const whose = told.density.judged_by === "held out" ? "held-out rows" : "rows looked at";
   box.replaceChildren(element("h3", {}, rows.labels[i]),
     element("p", { class: "note" }, `${facts}. More surprising than ${rows.percentile[i].toFixed(0)} % of the ${whose}.`));

@@ -17,6 +17,7 @@ from diabolo.table import Column, Schema
 __all__ = ["Subject", "lawful", "sampled"]
 
 MAX_ROWS = 5000  # rows looked at; of more, a fixed sample
+MAX_PIXELS = 1_000_000  # of the images looked at: each is decoded hundreds of times
 N_DRAWS = 2000  # draws beside the data
 
 
@@ -47,7 +48,9 @@ class Subject:
     ) -> Subject:
         """The rows looked at: all, or a fixed sample; held-out rows come as rows, or as their positions in X."""
         everything = View(X, estimator.schema_, labels)
-        places = sampled(everything.n_rows, MAX_ROWS)
+        n_pixels = int(np.prod(everything.image_shape)) if everything.is_images else 1
+        most = max(200, min(MAX_ROWS, MAX_PIXELS // n_pixels)) if everything.is_images else MAX_ROWS
+        places = sampled(everything.n_rows, most)
         view = everything if len(places) == everything.n_rows else everything.part(places)
         unseen: View | None = None
         if held_out is not None:
@@ -55,7 +58,7 @@ class Subject:
                 unseen = everything.part(np.arange(everything.n_rows)[np.asarray(held_out)])
             else:
                 unseen = View(held_out, estimator.schema_)
-            unseen = unseen.part(sampled(unseen.n_rows, MAX_ROWS))
+            unseen = unseen.part(sampled(unseen.n_rows, most))
             unseen = unseen if unseen.n_rows else None
         return cls(estimator, everything, places, view, unseen, with_rows)
 

@@ -46,8 +46,9 @@ def cell(value: Any, decimals: int | None) -> str:
     return str(value)
 
 
-def expected(found: dict[str, Any], decimals: int | None) -> str:
-    """What a cell was expected to be: a range of numbers, or the likeliest level."""
+def expected(found: dict[str, Any], column: dict[str, Any]) -> str:
+    """What a cell was expected to be: a range of numbers, no finer than their spread, or the likeliest level."""
+    decimals = column["decimals"] if column.get("coarse") is None else column["coarse"]
     if found["low"] is not None:
         return f"{cell(found['low'], decimals)} to {cell(found['high'], decimals)}"
     return cell(found["expected"], decimals)
@@ -62,7 +63,7 @@ def why(row: dict[str, Any], columns: list[dict[str, Any]], n: int = 3) -> list[
 
 def _blamed(found: dict[str, Any], column: dict[str, Any]) -> str:
     said = "" if found["value"] is None else f" = {cell(found['value'], column['decimals'])}"
-    return f"{column['name']}{said} (expected {expected(found, column['decimals'])})"
+    return f"{column['name']}{said} (expected {expected(found, column)})"
 
 
 def opening(summary: dict[str, Any]) -> list[str]:
@@ -78,7 +79,7 @@ def _what_was_read(read: dict[str, Any]) -> str:
     else:
         kinds = ", ".join(f"{n} {kind}" for kind, n in read["kinds"].items())
         text = f"{counted(read['n_rows'], 'row')} of {counted(read['n_columns'], 'column')}: {kinds}"
-        aside = {"identifier": "all different", "constant": "one value only"}
+        aside = {"identifier": "mostly different texts", "constant": "one value only"}
         ignored = [f"{name} ({aside.get(kind, kind)})" for name, kind in read["ignored"][:4]]
         ignored += [f"{len(read['ignored']) - 4} more"] if len(read["ignored"]) > 4 else []
         text += f"; ignored: {', '.join(ignored)}." if ignored else "."
@@ -96,6 +97,7 @@ def _how_much_structure(summary: dict[str, Any]) -> str:
     density, read = summary["density"], summary["read"]
     gain, claim = density["gain"], CLAIMS[density["kind"]][1]
     thing, parts = ("image", "pixels") if read["image_shape"] else ("row", "columns")
+    article = "an" if thing == "image" else "a"
     who = f"The {summary['model']['family']}"
     if density["judged_by"] == "held out":
         where = f"on {counted(gain['n_rows'], thing)} used neither for training nor for stopping"
@@ -106,9 +108,11 @@ def _how_much_structure(summary: dict[str, Any]) -> str:
     mean, error = gain["mean"], gain["standard_error"] or 0.0
     size = f"{signed(abs(mean), _digits(error))} ± {error:.{_digits(error)}f} nats per {thing}"
     if mean < -2 * error:
-        text = f"{who} describes a {thing} {size} worse than independent {parts} do ({claim}), {where}"
+        text = (
+            f"{who} describes {article} {thing} {size} worse than independent {parts} do ({claim}), {where}"
+        )
         return f"{text}. Do not rely on it."
-    text = f"{who} describes a {thing} {size} better than independent {parts} do ({claim}), {where}"
+    text = f"{who} describes {article} {thing} {size} better than independent {parts} do ({claim}), {where}"
     if mean <= 2 * error:
         return f"{text}. That is no clear structure: the {parts} may well be unrelated."
     return f"{text}. Knowing how the {parts} hang together makes a typical {thing} {_times(mean)} likelier."
