@@ -139,7 +139,8 @@ def test_a_constant_that_is_broken_is_named():
     with pytest.warns(UserWarning, match="one value"):
         vae = VAE(n_components=1, **SMALL).fit(frame)
     frame.loc[5, "site"] = 9.0
-    told = report.summary(vae, frame)
+    with pytest.warns(UserWarning, match="outside the support"):
+        told = report.summary(vae, frame)
     assert told["odd"]["rows"][0]["place"] == 5 and told["density"]["n_impossible"] == 1
     assert "row 5: site = 9 (expected 7)" in words.opening(told)[2]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -59,6 +60,16 @@ def summary(
         columns. It contains values of some rows of X, unless `no_rows`.
     """
     subject = Subject.of(estimator, X, held_out, labels, not no_rows)
+    assert len(
+        subject.reading
+    )  # read first: it warns of what no column can hold, which need not be said again
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*outside the support", category=UserWarning)
+        return _summary(subject, color, title, command)
+
+
+def _summary(subject: Subject, color: Any, title: str | None, command: str | None) -> dict[str, Any]:
+    estimator, no_rows = subject.estimator, not subject.with_rows
     surprise = oddities.surprises(subject)
     told: dict[str, Any] = {
         "format": "diabolo-summary-2",

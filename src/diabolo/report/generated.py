@@ -56,7 +56,8 @@ def pairs(subject: Subject) -> dict[str, Any]:
         chance = 0.5 * float(np.sqrt(2 / np.pi * mixed * (1 - mixed) * (1 / n + 1 / m)).sum())
         found.append((apart - chance, apart, chance, a, b, data, draws, one[2], other[2]))
     found.sort(key=lambda pair: -pair[0])
-    kept, times = [], dict.fromkeys(chosen, 0)
+    kept: list[Any] = []
+    times = dict.fromkeys(chosen, 0)
     for pair in found:
         if len(kept) < N_PAIRS and max(times[pair[3]], times[pair[4]]) < N_TIMES:
             kept.append(pair)

@@ -9,6 +9,7 @@ import numpy as np
 from diabolo import outliers
 from diabolo.columns import Kind
 from diabolo.plot.view import View, plain
+from diabolo.report import words
 from diabolo.report.subject import Subject, lawful
 from diabolo.table import Column
 
@@ -22,9 +23,6 @@ MAX_HIDDEN = 4000  # cells hidden one by one for all rows of a small table: a fe
 N_USUAL = 256  # rows behind what is usual in a column
 N_USUAL_IMAGES = 64  # drawn images behind what is usual of a pixel
 MOST = 999.0  # nats; what is impossible counts as this
-GUILTY = (
-    3.0  # nats above the column's usual, from which a cell is blamed: twenty times less likely than usual
-)
 
 
 def surprises(subject: Subject) -> np.ndarray:
@@ -152,7 +150,7 @@ def _odd_row(subject: Subject, row: int, at: int, blame: outliers.Blame, oddness
     return {
         "place": row,
         "oddness": oddness,
-        "guilty": worst if excess[worst] >= GUILTY else None,
+        "guilty": worst if excess[worst] >= words.GUILTY else None,
         "cells": [
             {
                 "value": cells.column(column.name)[0] if subject.with_rows else None,

@@ -10,7 +10,7 @@ __all__ = ["CLAIMS", "MINUS", "cell", "counted", "expected", "nats", "opening", 
 # what is claimed of a log-density: its sign beside the number, and its name
 CLAIMS = {"bound": ("≥", "lower bound"), "estimate": ("≈", "estimate"), "exact": ("=", "exact")}
 MINUS, GAP = "\u2212", "·"
-GUILTY = 3.0  # nats above the column's usual, from which a cell is named
+GUILTY = 3.0  # nats above the column's usual, from which a cell is blamed: twenty times less likely than is usual there
 
 
 def counted(n: int, noun: str) -> str:
