@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -12,7 +13,12 @@ from jax import Array
 
 from diabolo.table import Rows
 
-__all__ = ["Batch", "Batches", "chunks", "row_keys"]
+__all__ = ["Batch", "Batches", "Reservoir", "chunks", "row_keys", "rows_together"]
+
+_MAX_HELD = 10_000  # rows: more cost every round and say nothing more about when to stop
+_DRAWS_TOGETHER = (
+    8192  # codes decoded at once: wide enough for the matrix products, small enough for the cache
+)
 
 
 class Batch(eqx.Module):
@@ -40,7 +46,7 @@ class Batch(eqx.Module):
         """On the host still: what is cut out of it moves to the device when it is used."""
         return cls(rows.values, rows.observed, rows.given, target, weight)
 
-    def __getitem__(self, index: Array | slice) -> Batch:
+    def __getitem__(self, index: Array | np.ndarray | slice) -> Batch:
         return jax.tree.map(lambda leaf: leaf[index], self)
 
     @property
@@ -57,9 +63,9 @@ class Batches(eqx.Module):
 
     @classmethod
     def split(cls, batch: Batch, batch_size: int, validation_fraction: float, seed: int) -> Batches:
-        """Set a random share of the rows aside; with fewer than 20 rows there is nothing to spare."""
+        """Set a random share of the rows aside, at most 10,000; with fewer than 20 rows there is nothing to spare."""
         n_rows = batch.n_rows
-        n_held = round(validation_fraction * n_rows) if n_rows >= 20 else 0
+        n_held = min(round(validation_fraction * n_rows), n_rows - 1, _MAX_HELD) if n_rows >= 20 else 0
         if not n_held:
             return cls(jax.device_put(batch), None, min(batch_size, n_rows))
         order = np.random.default_rng(seed).permutation(n_rows)
@@ -81,6 +87,27 @@ class Batches(eqx.Module):
             yield stream[:need].reshape(n_steps, self.batch_size)
 
 
+class Reservoir(NamedTuple):
+    """A sample of all rows seen so far, every one of them as likely to be in it, and how many they were."""
+
+    rows: Rows
+    n_seen: int
+
+    @classmethod
+    def of(cls, rows: Rows, before: Reservoir | None = None, size: int = 10_000) -> Reservoir:
+        """The sample with further rows; which ones it keeps depends on nothing but the numbers of rows."""
+        n_new = len(rows.values)
+        n_old, n_seen = (0, 0) if before is None else (len(before.rows.values), before.n_seen)
+        if before is not None:
+            rows = Rows(*map(np.concatenate, zip(before.rows, rows, strict=True)))
+        if n_old + n_new > size:
+            share = np.repeat([n_seen / max(n_old, 1), 1.0], [n_old, n_new]) / (n_seen + n_new)
+            rng = np.random.default_rng(n_seen + n_new)
+            some = np.sort(rng.choice(n_old + n_new, size, replace=False, p=share))
+            rows = Rows(*(part[some] for part in rows))
+        return cls(rows, n_seen + n_new)
+
+
 def chunks(rows: Rows, size: int) -> Iterator[tuple[Batch, int]]:
     """Cut rows into batches of exactly `size`, the last one padded, each with its number of true rows.
 
@@ -94,6 +121,11 @@ def chunks(rows: Rows, size: int) -> Iterator[tuple[Batch, int]]:
         if stop - start < size:
             parts = tuple(np.pad(part, ((0, size - (stop - start)), (0, 0))) for part in parts)  # type: ignore[assignment]
         yield Batch(*parts), stop - start
+
+
+def rows_together(n_draws: int) -> int:
+    """How many rows, a power of two, to read at once where each brings so many draws."""
+    return 1 << max(_DRAWS_TOGETHER // n_draws, 1).bit_length() - 1
 
 
 def row_keys(batch: Batch, key: Array) -> Array:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from scipy.special import logsumexp
 from scipy.stats import norm
 
-from diabolo.batches import Batch, chunks, row_keys
+from diabolo.batches import Batch, chunks, row_keys, rows_together
 from diabolo.keys import key_of
-from diabolo.model import CodeModel
+from diabolo.model import CodeModel, on_device
 from diabolo.table import Rows
 
 __all__ = ["Reading", "importance_reading", "log_weights", "pareto_k", "weighted_codes"]
@@ -23,8 +23,7 @@ __all__ = ["Reading", "importance_reading", "log_weights", "pareto_k", "weighted
 MAX_PARETO_K = 0.7
 #: Codes per row behind `score_samples`.
 N_DRAWS = 128
-#: Draws of all rows of one chunk together: wide enough for the matrix products, small enough for the cache.
-_DRAWS_PER_CHUNK = 8192
+_AHEAD = 8  # chunks on their way while the oldest is summarised: their weights are all that memory holds
 
 
 @dataclass(frozen=True)
@@ -55,17 +54,17 @@ class Reading:
         """Centred interval of the true log-density: low and high, (n_rows,) each, nan where withheld.
 
         The log of a mean of weights lies se²/2 low on average (second-order delta method); the interval is centred
-        by adding it back, so it is no bound. It is withheld where `pareto_k` exceeds 0.7.
+        by adding it back, so it is no bound. Withheld where `pareto_k` exceeds 0.7 or, below 25 draws, is unknown.
         """
         centre = self.values + 0.5 * self.standard_error**2
         reach = norm.ppf(0.5 + 0.5 * level) * self.standard_error
-        trusted = ~(self.pareto_k > MAX_PARETO_K)
-        return np.where(trusted, centre - reach, np.nan), np.where(trusted, centre + reach, np.nan)
+        low, high = centre - reach, centre + reach
+        return np.where(self.withheld, np.nan, low), np.where(self.withheld, np.nan, high)
 
     @property
     def withheld(self) -> np.ndarray:
-        """(n_rows,) bool: the weights are too uneven for an interval; more draws may help."""
-        return self.pareto_k > MAX_PARETO_K
+        """(n_rows,) bool: the weights are too uneven, or too few, for an interval; more draws may help."""
+        return ~(self.pareto_k <= MAX_PARETO_K)
 
 
 def importance_reading(model: CodeModel, rows: Rows, n_draws: int, seed: int) -> Reading:
@@ -85,13 +84,22 @@ def importance_reading(model: CodeModel, rows: Rows, n_draws: int, seed: int) ->
     Source: Burda, Grosse & Salakhutdinov 2016, eq. 8, arXiv:1509.00519; the standard error of the log by the delta
     method within the proposal's strata.
     """
-    size = max(1, _DRAWS_PER_CHUNK // n_draws)
-    size = 1 << (size.bit_length() - 1)
-    key = key_of(seed)
-    collected = [(log_weights(model, batch, n_draws, key), n_true) for batch, n_true in chunks(rows, size)]
-    counts = _counts(model, rows, n_draws)
-    weights = [_summary(np.asarray(block, np.float64)[:n_true], counts) for block, n_true in collected]
-    values, error, effective, tail = (np.concatenate(part) for part in zip(*weights, strict=True))
+    key, model = key_of(seed), on_device(model)
+    waiting: deque[tuple[Array, tuple[int, ...], int]] = deque()
+    summaries = []
+
+    def take_oldest() -> None:
+        weights, counts, n_true = waiting.popleft()
+        # cut on the host: a slice on the device would compile one program per number of rows
+        summaries.append(_summary(np.asarray(weights, np.float64)[:n_true], counts))
+
+    for batch, n_true in chunks(rows, rows_together(n_draws)):
+        waiting.append((*log_weights(model, batch, n_draws, key), n_true))
+        if len(waiting) > _AHEAD:
+            take_oldest()
+    while waiting:
+        take_oldest()
+    values, error, effective, tail = (np.concatenate(part) for part in zip(*summaries, strict=True))
     kind = np.full(len(values), model.density_kind, "<U8")
     nothing = ~rows.observed.any(axis=1)  # log p of no cell at all is 0, and no draw is needed to know it
     values[nothing], error[nothing], effective[nothing], tail[nothing] = 0.0, 0.0, np.nan, -np.inf
@@ -99,36 +107,27 @@ def importance_reading(model: CodeModel, rows: Rows, n_draws: int, seed: int) ->
     return Reading(values + rows.offset, kind, error, effective, tail)
 
 
-def weighted_codes(model: CodeModel, batch: Batch, n_draws: int, key: Array) -> tuple[Array, Array]:
-    """Codes proposed for each row, (n_rows, n_draws, n_components), and their log importance weights.
+def weighted_codes(
+    model: CodeModel, batch: Batch, n_draws: int, key: Array
+) -> tuple[Array, Array, tuple[int, ...]]:
+    """Codes proposed for each row, (n_rows, n_draws, n_components), their log weights, and the draws of each stratum.
 
     The weights, (n_rows, n_draws), are log p(x, z) - log q(z | x), nats of the encoded cells.
     """
-    codes, log_q = model.proposal(batch).draw(row_keys(batch, key), n_draws)
+    proposal = model.proposal(batch)
+    codes, log_q = proposal.draw(row_keys(batch, key), n_draws)
 
     def log_joint(drawn: Array) -> Array:
         groups = model.split(drawn)
         return model.log_likelihood(batch, groups) + model.log_prior(groups)
 
-    return codes, jax.vmap(log_joint, in_axes=1, out_axes=1)(codes) - log_q
+    return codes, jax.vmap(log_joint, in_axes=1, out_axes=1)(codes) - log_q, proposal.counts(n_draws)
 
 
 @eqx.filter_jit
-def log_weights(model: CodeModel, batch: Batch, n_draws: int, key: Array) -> Array:
-    """Log importance weights alone: (n_rows, n_draws) nats of the encoded cells."""
-    return weighted_codes(model, batch, n_draws, key)[1]
-
-
-def _counts(model: CodeModel, rows: Rows, n_draws: int) -> tuple[int, ...]:
-    batch, _ = next(chunks(rows, 1))
-    kept: list[tuple[int, ...]] = []
-
-    def look(model: CodeModel, batch: Batch) -> Array:
-        kept.append(model.proposal(batch).counts(n_draws))  # static: known while tracing, nothing is run
-        return jnp.zeros(())
-
-    eqx.filter_eval_shape(look, model, batch)
-    return kept[0]
+def log_weights(model: CodeModel, batch: Batch, n_draws: int, key: Array) -> tuple[Array, tuple[int, ...]]:
+    """Log importance weights, (n_rows, n_draws) nats of the encoded cells, and the draws of each stratum."""
+    return weighted_codes(model, batch, n_draws, key)[1:]
 
 
 def _summary(log_weight: np.ndarray, counts: tuple[int, ...]) -> tuple[np.ndarray, ...]:

@@ -18,10 +18,10 @@ from jax import Array
 from diabolo.batches import Batch, Batches
 from diabolo.codes import LocalStrata
 from diabolo.joint import JointLikelihood
-from diabolo.keys import seed_of
+from diabolo.keys import host_generator, seed_of
 from diabolo.model import CodeModel, Decoder, Encoder, Loss, State
 from diabolo.objectives import weighted_mean
-from diabolo.priors import MixturePrior
+from diabolo.priors import MAX_ROWS, MixturePrior
 
 __all__ = ["DeterministicModel"]
 
@@ -82,7 +82,10 @@ class DeterministicModel(CodeModel):
 
     def finish(self, batches: Batches, key: Array) -> Self:
         """Fit the prior to the training codes and the shared parameters to held-out rows (else to training rows)."""
-        codes = np.asarray(_join_codes(self, batches.train))
+        train = batches.train
+        if train.n_rows > MAX_ROWS:
+            train = train[np.sort(host_generator(key).choice(train.n_rows, MAX_ROWS, replace=False))]
+        codes = np.asarray(_join_codes(self, train))
         prior = MixturePrior.fitted(codes, seed_of(key) % 2**31)
         rows = batches.train if batches.held_out is None else batches.held_out
         return eqx.tree_at(lambda model: (model.prior, model.decoder), self, (prior, _with_noise(self, rows)))

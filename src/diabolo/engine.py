@@ -19,7 +19,16 @@ from diabolo.batches import Batch, Batches
 from diabolo.keys import children, seed_of
 from diabolo.model import Model, Phase, State
 
-__all__ = ["DivergenceWarning", "History", "InterruptedWarning", "Schedule", "Training", "fit", "start"]
+__all__ = [
+    "DivergenceWarning",
+    "History",
+    "InterruptedWarning",
+    "Schedule",
+    "Training",
+    "fit",
+    "say_interrupted",
+    "start",
+]
 
 #: Steps between two looks at the losses: long enough that reading them back costs nothing.
 STEPS_PER_ROUND = 100
@@ -94,7 +103,7 @@ class Training(eqx.Module):
     best_score: Array
 
 
-OnRound = Callable[[int, int, History], None]
+OnRound = Callable[[int, int, History], None]  # steps done, steps at most, what happened
 
 
 def fit(
@@ -115,7 +124,7 @@ def fit(
     schedule : how long and how fast
     key : random key of batches and noise
     training : where an earlier call ended, to go on from there (one phase only)
-    on_round : called after every round with steps done, steps at most, history
+    on_round : called after every round with steps done, steps done when this phase ends at the latest, history
 
     Returns
     -------
@@ -168,7 +177,7 @@ def _run_phase(
     training: Training,
     on_round: OnRound | None,
 ) -> tuple[Model, Training]:
-    history.stopped = "steps"
+    history.stopped, before = "steps", history.n_steps
     _, frozen = eqx.partition(model, getattr(model, phase.trainable)())
     n_steps = min(STEPS_PER_ROUND, schedule.n_steps)
     orders = batches.orders(n_steps, seed=seed_of(key))
@@ -201,9 +210,9 @@ def _run_phase(
             history.losses.append(loss)
             history.parts.append({name: float(part) for name, part in parts.items()})
             if batches.held_out is not None:
-                history.held_out.append(score)
+                history.held_out.append(score if np.isfinite(score) else -np.inf)
             if on_round is not None:
-                on_round(history.n_steps, schedule.n_steps, history)
+                on_round(history.n_steps, before + schedule.n_steps, history)
             since_best = 0 if score > best_score else since_best + 1
             best_score = max(score, best_score)
             if chooses and schedule.patience is not None and since_best >= schedule.patience:
@@ -213,13 +222,15 @@ def _run_phase(
         if not history.n_steps:
             raise  # nothing was learned: an untrained model would pass for a trained one
         history.stopped = "interrupt"
-        warnings.warn(
-            f"Interrupted after {history.n_steps} steps: the best weights so far are kept.",
-            InterruptedWarning,
-            stacklevel=4,
-        )
+        say_interrupted(history.n_steps, stacklevel=5)
     chosen = training.best if chooses and np.isfinite(best_score) else training.weights
     return eqx.combine(chosen, frozen), training
+
+
+def say_interrupted(n_steps: int, stacklevel: int = 3) -> None:
+    """Warn that training ended early, and with what."""
+    said = f"Interrupted after {n_steps} steps: the best weights so far are kept."
+    warnings.warn(said, InterruptedWarning, stacklevel=stacklevel)
 
 
 def _remedy(loss: float, n_steps: int, schedule: Schedule) -> str:
@@ -286,4 +297,6 @@ def _round(
     better = score > training.best_score
     best = jax.tree.map(lambda new, old: jnp.where(better, new, old), weights, training.best)
     after = Training(weights, optimizer, state, best, jnp.where(better, score, training.best_score))
+    # losses are taken before each update: the last one may have broken the weights and not yet a loss
+    total = jnp.where(jnp.isfinite(optax.tree.norm(weights)), total, jnp.nan)
     return after, total / n_steps, jax.tree.map(lambda part: part / n_steps, totals), score

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from diabolo import density, engine, passes, progress, saving
-from diabolo.batches import Batch, Batches
+from diabolo.batches import Batch, Batches, Reservoir
 from diabolo.checks import InputError, OneOf, Range, check_params, nearest, refuse
 from diabolo.density import Reading
 from diabolo.impute import conditional_draws
@@ -31,6 +31,10 @@ _N_CENTRE = 256  # draws per row behind a filled gap
 
 class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, abc.ABC):
     """One face, four readings. Abstract; a family supplies `__init__` and `build`."""
+
+    _finishes: ClassVar[bool] = False  # does its model fit anything after training?
+    _seen: Reservoir | None = None
+    _training: engine.Training | None = None
 
     _auto: ClassVar[OneOf] = OneOf("auto")
     _dispersions: ClassVar[list[Any]] = [OneOf("column", "row")]
@@ -68,16 +72,10 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         -------
         self
         """
-        check_params(self.get_params(deep=False), self._constraints)
         going_on = self.warm_start and hasattr(self, "model_")
-        _look_at_columns(self, X, reset=not going_on)
-        seed = self._seed if going_on and self.random_state is None else _seed(self.random_state)
-        schema = (
-            self.schema_
-            if going_on
-            else Schema.learn(X, kinds=self.kinds, given=self.given, image_shape=self.image_shape)
-        )
-        rows = schema.encode(X)
+        schema, rows, seed = self._learn_columns(X, going_on)
+        if going_on and self.random_state is not None:
+            seed = _seed(self.random_state)
         fraction = self.validation_fraction if self.early_stopping else 0.0
         batches = Batches.split(Batch.of(rows), self._batch_size(rows), fraction, seed)
         schedule = engine.Schedule(
@@ -88,35 +86,37 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         n_init = 1 if going_on else self.n_init
         kept: tuple[Model, engine.History, engine.Training] | None = None
         with progress.bar(type(self).__name__, bool(self.verbose)) as on_round:
-            for start in range(n_init):
-                key_weights, key_steps = key_of(seed, start, 0), key_of(seed, start, 1)
+            for number in range(n_init):
+                key_weights, key_steps = key_of(seed, number, 0), key_of(seed, number, 1)
                 model = self.model_ if going_on else self.build(schema, key_weights)
                 before = engine.start(model) if going_on else None  # nothing is warmed up a second time
-                result = engine.fit(model, batches, schedule, key_steps, training=before, on_round=on_round)
+                try:
+                    result = engine.fit(
+                        model, batches, schedule, key_steps, training=before, on_round=on_round
+                    )
+                except KeyboardInterrupt:
+                    if kept is None:
+                        raise
+                    engine.say_interrupted(kept[1].n_steps)
+                    break
                 if kept is None or result[1].merit > kept[1].merit:
                     kept = result
                 if result[1].stopped == "interrupt":
                     break
         assert kept is not None
-        self._keep(schema, kept, kept[0].finish(batches, key_of(seed, n_init)), seed)
-        self._training = None
+        self._keep(schema, kept[1], kept[0].finish(batches, key_of(seed, n_init)), seed)
+        self._training, self._seen = None, self._sample(rows)
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Train on further rows at a constant rate: one pass over them.
 
-        The columns are learned from the first call's rows. Returns self.
+        The columns are learned from the first call's rows. What is fitted after training (a prior on the codes, the
+        noise) is fitted to at most 10,000 of all rows seen so far; a model from a file remembers none, and keeps its
+        own. Returns self.
         """
-        check_params(self.get_params(deep=False), self._constraints)
         first = not hasattr(self, "model_")
-        _look_at_columns(self, X, reset=first)
-        seed = _seed(self.random_state) if first else self._seed
-        schema = (
-            Schema.learn(X, kinds=self.kinds, given=self.given, image_shape=self.image_shape)
-            if first
-            else self.schema_
-        )
-        rows = schema.encode(X)
+        schema, rows, seed = self._learn_columns(X, not first)
         n_before = 0 if first else self.n_steps_
         key_weights, key_steps = key_of(seed, n_before, 0), key_of(seed, n_before, 1)
         model = self.build(schema, key_weights) if first else self.model_
@@ -127,22 +127,38 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             decay="constant",
             n_warm=1,
         )
-        training = None if first else self._training
+        training = None if first else self._training or engine.start(model)
         model, history, training = engine.fit(model, batches, schedule, key_steps, training=training)
         if not first:
             history.losses = self.loss_curve_ + history.losses
             history.n_steps += n_before
-        self._keep(schema, (model, history, training), model.finish(batches, key_steps), seed)
+        if first or self._seen is not None:
+            self._seen = self._sample(rows, None if first else self._seen)
+            if self._seen is not None:
+                seen = Batches.split(Batch.of(self._seen.rows), batches.batch_size, 0.0, seed)
+                model = model.finish(seen, key_steps)
+        self._keep(schema, history, model, seed)
         self._training = training
         return self
 
-    def _keep(
-        self, schema: Schema, kept: tuple[Model, engine.History, engine.Training], model: Model, seed: int
-    ) -> None:
-        _, history, _ = kept
+    def _learn_columns(self, X: Any, known: bool) -> tuple[Schema, Rows, int]:
+        """The columns, learned anew or known from an earlier call, the encoded rows, and the seed."""
+        check_params(self.get_params(deep=False), self._constraints)
+        _look_at_columns(self, X, reset=not known)
+        if known:
+            return self.schema_, self.schema_.encode(X), self._seed
+        schema = Schema.learn(X, kinds=self.kinds, given=self.given, image_shape=self.image_shape)
+        return schema, schema.encode(X), _seed(self.random_state)
+
+    def _sample(self, rows: Rows, before: Reservoir | None = None) -> Reservoir | None:
+        """What a later `partial_fit` will fit a prior or a noise to; None for a family that fits none."""
+        return Reservoir.of(rows, before) if self._finishes else None
+
+    def _keep(self, schema: Schema, history: engine.History, model: Model, seed: int) -> None:
         self.schema_ = schema
-        if not hasattr(self, "n_features_in_"):  # images: scikit-learn counts the columns of tables only
-            self.n_features_in_ = schema.n_features
+        self.n_features_in_ = (
+            schema.n_features
+        )  # scikit-learn counts the columns of tables only, not of images
         self.model_ = jax.tree.map(lambda leaf: np.asarray(leaf) if eqx.is_array(leaf) else leaf, model)
         self.density_kind_ = model.density_kind
         self.n_iter_ = len(history.losses)
@@ -184,10 +200,11 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """
         check_is_fitted(self)
         codes = np.asarray(Z, np.float32)
-        if codes.ndim != 2 or codes.shape[1] != self._n_features_out:
-            raise refuse(
-                "codes", got=f"an array of shape {codes.shape}", want=f"(n_rows, {self._n_features_out})"
-            )
+        if codes.ndim != 2 or codes.shape[1] != self._n_features_out or not len(codes):
+            want = f"(n_rows, {self._n_features_out})"
+            raise refuse("codes", got=f"an array of shape {codes.shape}", want=want)
+        if not np.isfinite(codes).all():
+            raise refuse("codes", got="numbers that are not finite", want="finite ones")
         conditions = self._conditions(given, len(codes))
         values = passes.means(self.model_, codes, conditions)
         return self.schema_.decode(values, like=Z, given_values=conditions)
@@ -335,6 +352,8 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 def _look_at_columns(estimator: Any, X: Any, *, reset: bool) -> None:
     """scikit-learn's bookkeeping of the number and names of columns, in our words where it refuses."""
     if not hasattr(X, "shape") or len(X.shape) != 2:
+        if reset:  # images and lists have no names
+            vars(estimator).pop("feature_names_in_", None)
         return
     try:
         validate_data(estimator, X, reset=reset, skip_check_array=True)

@@ -10,16 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from diabolo.batches import Batch, chunks, row_keys
+from diabolo.batches import Batch, chunks, row_keys, rows_together
 from diabolo.density import weighted_codes
 from diabolo.keys import key_of
-from diabolo.model import CodeModel
+from diabolo.model import CodeModel, on_device
 from diabolo.table import Rows
 
 __all__ = ["conditional_draws"]
 
 _N_CODES = 512  # proposed per row, of which the draws' codes are chosen
-_DRAWS_PER_CHUNK = 8192
 
 
 def conditional_draws(model: CodeModel, rows: Rows, n_draws: int, seed: int) -> Iterator[np.ndarray]:
@@ -43,15 +42,14 @@ def conditional_draws(model: CodeModel, rows: Rows, n_draws: int, seed: int) -> 
     of a deep generative model, Mattei & Frellsen 2019, eq. 12, arXiv:1812.02633.
     """
     n_codes = max(_N_CODES, n_draws)
-    size = 1 << max(_DRAWS_PER_CHUNK // n_codes, 1).bit_length() - 1
-    key = key_of(seed, 1)
-    for batch, n_true in chunks(rows, size):
+    key, model = key_of(seed, 1), on_device(model)
+    for batch, n_true in chunks(rows, rows_together(n_codes)):
         yield np.asarray(_draw(model, batch, n_codes, n_draws, key))[:n_true]
 
 
 @eqx.filter_jit
 def _draw(model: CodeModel, batch: Batch, n_codes: int, n_draws: int, key: Array) -> Array:
-    codes, log_weights = weighted_codes(model, batch, n_codes, key)
+    codes, log_weights, _ = weighted_codes(model, batch, n_codes, key)
 
     def one_row(row_key: Array, codes: Array, log_weights: Array, given: Array) -> Array:
         key_place, key_cells = jax.random.split(row_key)

@@ -16,7 +16,7 @@ from diabolo.batches import Batch, Batches
 from diabolo.joint import JointLikelihood
 from diabolo.nets import Network
 
-__all__ = ["CodeModel", "Decoder", "Encoder", "Loss", "Model", "Phase", "Proposal", "State"]
+__all__ = ["CodeModel", "Decoder", "Encoder", "Loss", "Model", "Phase", "Proposal", "State", "on_device"]
 
 #: Learned vectors shared by all rows (scales, thresholds) move on the scale of units, weights on that of 0.1:
 #: one learning rate serves both when the vector is stored at a tenth of its size.
@@ -129,8 +129,8 @@ class Decoder(eqx.Module):
 class Model(eqx.Module):
     """Anything that can be trained and read. Abstract; families are final.
 
-    Facts are declared on the class: `density_kind` says what `log_density` claims of its numbers, `has_code` whether
-    the members below exist, `keeps_best` whether held-out scores choose the weights.
+    Facts are declared on the class: `density_kind` says what `log_density` claims of its numbers, `keeps_best` whether
+    held-out scores choose the weights.
     """
 
     likelihood: eqx.AbstractVar[JointLikelihood]
@@ -219,6 +219,11 @@ class CodeModel(Model):
         names, widths = zip(*self.code_widths, strict=True)
         edges = np.cumsum(widths)[:-1].tolist()
         return dict(zip(names, jnp.split(joined, edges, axis=-1), strict=True))
+
+
+def on_device(model: Any) -> Any:
+    """The model with its arrays on the device: a pass over many chunks sends them there once."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, model)
 
 
 def _floats(tree: Any) -> Any:

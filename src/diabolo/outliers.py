@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from diabolo import density
-from diabolo.batches import Batch, chunks
+from diabolo.batches import Batch, chunks, rows_together
 from diabolo.checks import InputTypeError, Range, check_params, refuse
 from diabolo.density import weighted_codes
 from diabolo.estimator import DiaboloEstimator
@@ -29,7 +29,6 @@ __all__ = ["Blame", "OutlierDetector", "blame", "cell_nats", "leave_one_out", "s
 _N_EXPECTED = 256  # rows drawn from the model for what it expects of a pattern of gaps
 _N_CODES = 256  # codes per row behind a blame
 _N_RANGE = 200  # draws per cell behind an expected value and its range
-_DRAWS_PER_CHUNK = 8192
 
 
 def surprise(
@@ -177,7 +176,7 @@ def leave_one_out(estimator: Any, X: Any, n_draws: int = density.N_DRAWS) -> np.
     arXiv:1507.04544, without the smoothing of the weights.
     """
     rows, key = estimator.schema_.encode(X), key_of(estimator._seed, 3)
-    size = 1 << max(_DRAWS_PER_CHUNK // n_draws, 1).bit_length() - 1
+    size = rows_together(n_draws)
     found = [
         -np.asarray(_log_left_out(estimator.model_, batch, n_draws, key), np.float64)[:n]
         for batch, n in chunks(rows, size)
@@ -206,7 +205,7 @@ def _nats_of_cell(
     model: CodeModel, schema: Schema, whole: Rows, left: Rows, column: int, seed: int
 ) -> np.ndarray:
     """(n_rows,) nats: -log p(cell | the others) of one modelled column; nan where the cell is a gap."""
-    size = 1 << max(_DRAWS_PER_CHUNK // _N_CODES, 1).bit_length() - 1
+    size = rows_together(_N_CODES)
     key = key_of(seed, 2)
     pairs = zip(chunks(left, size), chunks(whole, size), strict=True)
     found = [
@@ -215,15 +214,14 @@ def _nats_of_cell(
     ]
     with np.errstate(invalid="ignore"):
         nats = -(np.concatenate(found) + whole.offset - left.offset)
-    nats = np.where(whole.observed[:, column], nats, np.nan)
-    outside = np.isneginf(whole.offset) & np.isfinite(left.offset)  # the cell's column cannot hold it
-    return np.where(outside, np.inf, nats)
+        price = left.offset - whole.offset  # of a level never seen, or a value that the column cannot hold
+    return np.where(whole.observed[:, column], nats, np.where(price > 0, price, np.nan))
 
 
 @eqx.filter_jit
 def _log_predictive(model: CodeModel, left: Batch, values: Array, column: Array, key: Array) -> Array:
     """log p(cell | the others), (n_rows,) nats of the encoded cell; `column` is an operand: one program for all."""
-    codes, log_weights = weighted_codes(model, left, _N_CODES, key)
+    codes, log_weights, _ = weighted_codes(model, left, _N_CODES, key)
 
     def of_column(drawn: Array) -> Array:
         return model.likelihood.log_prob(model.decode(model.split(drawn), left.given), values)[:, column]
@@ -241,7 +239,7 @@ def _log_marginal(model: CodeModel, values: Array) -> Array:
 @eqx.filter_jit
 def _log_left_out(model: CodeModel, batch: Batch, n_draws: int, key: Array) -> Array:
     """log p(cell | the others) of every cell of the rows at once: (n_rows, n_columns) nats."""
-    codes, log_weights = weighted_codes(model, batch, n_draws, key)
+    codes, log_weights, _ = weighted_codes(model, batch, n_draws, key)
 
     def of_rows(drawn: Array) -> Array:
         return model.likelihood.log_prob(model.decode(model.split(drawn), batch.given), batch.values)

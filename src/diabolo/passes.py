@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import equinox as eqx
@@ -10,7 +11,7 @@ from jax import Array
 
 from diabolo.batches import Batch, chunks
 from diabolo.keys import key_of
-from diabolo.model import CodeModel, Model
+from diabolo.model import CodeModel, Model, on_device
 from diabolo.table import Rows
 
 __all__ = ["codes", "draws", "means"]
@@ -20,38 +21,21 @@ _DRAWN_TOGETHER = 512
 
 def codes(model: CodeModel, rows: Rows) -> np.ndarray:
     """(n_rows, n_components) float64, deterministic."""
-    return _gathered(
-        [(_codes(model, batch), n) for batch, n in chunks(rows, _chunk_size(rows.values.shape[1]))]
-    )
+    model, size = on_device(model), _chunk_size(rows.values.shape[1])
+    return _gathered([(_codes(model, batch), n) for batch, n in chunks(rows, size)])
 
 
 def means(model: CodeModel, codes: np.ndarray, given: np.ndarray) -> np.ndarray:
     """What stands for the law at each code: (n_rows, width) encoded."""
-    size = _chunk_size(model.likelihood.width)
-    return _gathered(
-        [
-            (
-                _means(
-                    model,
-                    _padded(codes[start : start + size], size),
-                    _padded(given[start : start + size], size),
-                ),
-                n,
-            )
-            for start, n in _cuts(len(codes), size)
-        ]
-    )
+    model, size = on_device(model), _chunk_size(model.likelihood.width)
+    pairs = zip(_padded(codes, size), _padded(given, size), strict=True)
+    return _gathered([(_means(model, part, condition), n) for (part, n), (condition, _) in pairs])
 
 
 def draws(model: Model, given: np.ndarray, seed: int) -> np.ndarray:
     """One draw for each row of conditions (n_rows, given_width): (n_rows, width) encoded."""
-    size = _DRAWN_TOGETHER
-    return _gathered(
-        [
-            (_draws(model, key_of(seed, start), _padded(given[start : start + size], size)), n)
-            for start, n in _cuts(len(given), size)
-        ]
-    )
+    model, parts = on_device(model), _padded(given, _DRAWN_TOGETHER)
+    return _gathered([(_draws(model, key_of(seed, i), part), n) for i, (part, n) in enumerate(parts)])
 
 
 @eqx.filter_jit
@@ -74,13 +58,11 @@ def _chunk_size(width: int) -> int:
     return int(2 ** np.clip(18 - int(np.ceil(np.log2(max(width, 1)))), 6, 12))
 
 
-def _cuts(n_rows: int, size: int) -> list[tuple[int, int]]:
-    """Start and number of rows of every chunk."""
-    return [(start, min(size, n_rows - start)) for start in range(0, n_rows, size)]
-
-
-def _padded(part: np.ndarray, size: int) -> Any:
-    return np.pad(np.asarray(part, np.float32), ((0, size - len(part)), (0, 0)))
+def _padded(rows: np.ndarray, size: int) -> Iterator[tuple[Any, int]]:
+    """Rows cut into blocks of exactly `size`, the last one padded, each with its number of true rows."""
+    for start in range(0, len(rows), size):
+        part = np.asarray(rows[start : start + size], np.float32)
+        yield np.pad(part, ((0, size - len(part)), (0, 0))), len(part)
 
 
 def _gathered(out: list[tuple[Array, int]]) -> np.ndarray:

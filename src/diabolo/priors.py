@@ -13,9 +13,9 @@ from jax import Array
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
-__all__ = ["MixturePrior", "StandardNormal"]
+__all__ = ["MAX_ROWS", "MixturePrior", "StandardNormal"]
 
-_MAX_ROWS = 10_000  # more rows move a mixture of 16 Gaussians by less than its own sampling error
+MAX_ROWS = 10_000  # more rows move a mixture of 16 Gaussians by less than its own sampling error
 _SIZES = (1, 2, 4, 8, 16)
 
 
@@ -72,8 +72,8 @@ class MixturePrior(eqx.Module):
         codes' mean variance, so that codes on a thin sheet, or a single row, still have a density.
         """
         codes = np.asarray(codes, np.float64)
-        if len(codes) > _MAX_ROWS:
-            codes = codes[np.random.default_rng(seed).choice(len(codes), _MAX_ROWS, replace=False)]
+        if len(codes) > MAX_ROWS:
+            codes = codes[np.random.default_rng(seed).choice(len(codes), MAX_ROWS, replace=False)]
         floor = max(1e-4 * float(np.mean(codes.var(axis=0))), 1e-8)
         n_components = codes.shape[1]
         n_free = n_components + n_components * (n_components + 1) // 2

@@ -8,7 +8,7 @@ import json
 import os
 import pkgutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from diabolo.checks import refuse
+from diabolo.columns import Kind
 from diabolo.keys import key_of
 from diabolo.nets import NetworkFactory
 from diabolo.table import Schema
@@ -38,7 +39,7 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     params = {name: _plain(value) for name, value in estimator.get_params(deep=False).items()}
     params["network"] = None
     params["random_state"] = params["random_state"] if isinstance(params["random_state"], int) else None
-    params["kinds"] = None  # the learned columns say more
+    params["kinds"] = _kinds(params["kinds"], estimator.kinds)
     header = {
         "format": _FORMAT,
         "family": type(estimator).__name__,
@@ -119,9 +120,14 @@ def _rebuilt(
     estimator = family(**_as_given({**header["params"], "network": network}))
     schema = Schema.from_json(header["schema"])
     model = estimator.build(schema, key_of(0))
-    missing = [name for name, _ in _named_arrays(model) if name not in arrays]
-    if missing:
-        raise refuse(what, got=f"no array {missing[0]!r}", want="all of the model's weights")
+    wanted = {name: leaf.shape for name, leaf in _named_arrays(model)}
+    found = {name: array.shape for name, array in arrays.items()}
+    for name in [*wanted, *found]:
+        if wanted.get(name) != found.get(name):
+            got = f"{name} of shape {found[name]}" if name in found else f"no array {name!r}"
+            want = f"shape {wanted[name]}" if name in wanted else "no such array"
+            fix = "Pass the factory that it was fitted with." if network is not None else ""
+            raise refuse(what, got=got, want=want, fix=fix)
     leaves, structure = jax.tree.flatten(model)
     names = iter(name for name, _ in _named_arrays(model))
     filled = [arrays[next(names)] if _is_array(leaf) else leaf for leaf in leaves]
@@ -165,9 +171,28 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, (int, float, str, bool, dict, type(None))) else None
 
 
+def _kinds(plain: Any, kinds: Any) -> Any:
+    """The parameter as it was given, instances of kinds as JSON."""
+    if isinstance(kinds, Kind):
+        return kinds.to_json()
+    if isinstance(kinds, Mapping):
+        named = {k: v.to_json() if isinstance(v, Kind) else v for k, v in kinds.items()}
+        # JSON's names are text: a column's place is kept beside it
+        return {"by_column": [[k if isinstance(k, str) else int(k), v] for k, v in named.items()]}
+    return plain
+
+
+def _kinds_given(stored: Any) -> Any:
+    """The inverse of `_kinds`."""
+    if isinstance(stored, dict) and "by_column" in stored:
+        return {k: _kinds_given(v) for k, v in stored["by_column"]}
+    return Kind.from_json(stored) if isinstance(stored, dict) else stored
+
+
 def _as_given(params: dict[str, Any]) -> dict[str, Any]:
     """JSON's lists back to the tuples that scikit-learn's clone compares."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in params.items()}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in params.items()}
+    return given | {"kinds": _kinds_given(params["kinds"])}
 
 
 def _umask() -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import equinox as eqx
 from jax import Array
 
@@ -82,6 +84,8 @@ class Autoencoder(DiaboloEstimator):
     >>> ae.transform(X).shape, ae.reconstruct(X).shape
     ((150, 2), (150, 4))
     """
+
+    _finishes: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -106,6 +106,7 @@ class DenoisingAutoencoder(DiaboloEstimator):
     ((150, 2), (150, 4))
     """
 
+    _finishes: ClassVar[bool] = True
     _constraints: ClassVar[dict[str, list[Any]]] = {
         **DiaboloEstimator._constraints,
         "corruption": [OneOf("masking", "gaussian")],

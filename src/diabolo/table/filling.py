@@ -10,7 +10,7 @@ import narwhals as nw
 import numpy as np
 
 from diabolo.table.layout import Column
-from diabolo.table.reading import FRAMES, Source, read_table
+from diabolo.table.reading import DAY, FRAMES, Source, read_table
 from diabolo.table.writing import write_frame
 
 if TYPE_CHECKING:
@@ -74,12 +74,16 @@ def fill(schema: Schema, X: Any, holes: np.ndarray, arrays: list[np.ndarray]) ->
         if holes[:, j].any() and not column.given and column.kind.name != "identifier"
     ]
     if source.container not in FRAMES:
-        out = np.array(X)
-        if out.dtype.kind not in "fO":
-            out = out.astype(np.float64)
+        out = np.array(X, copy=True) if isinstance(X, np.ndarray) else np.array(X, object)
+        if out.dtype.kind in "iub" or (out.dtype.kind == "O" and not isinstance(X, np.ndarray)):
+            numbers = all(column.role == "number" for column in schema.columns)
+            out = out.astype(np.float64) if numbers else out
         flat = out.reshape(len(holes), -1)
         for j in todo:
-            flat[holes[:, j], j] = arrays[j][place[holes[:, j]]]
+            values = arrays[j][place[holes[:, j]]]
+            if out.dtype.kind in "Mm":  # days since 1970, as the schema counts them
+                values = np.rint(values * DAY).astype(out.dtype.str[0] + "8[us]").astype(out.dtype)
+            flat[holes[:, j], j] = values
         return flat.reshape(out.shape)
     columns = schema.columns if source.container == schema.container else _as_typed(schema, source)
     frame = nw.from_native(X, eager_only=True)

@@ -77,6 +77,9 @@ class Source:
         return dataclasses.replace(self, names=names, dtypes=dtypes, cells=[self.cells[j] for j in columns])
 
 
+LARGEST = 1e150  # squares of larger numbers are no float64
+
+
 def read_table(X: Any, image_shape: tuple[int, ...] | None = None) -> Source:
     """Look at the container of X, refuse what is none; no cell is read yet.
 
@@ -91,12 +94,24 @@ def read_table(X: Any, image_shape: tuple[int, ...] | None = None) -> Source:
                      fix="Use '.toarray()' to convert it.", error=InputTypeError)  # fmt: skip
     if nw.dependencies.is_into_series(X) and not isinstance(X, np.ndarray):
         raise _one_dimensional(f"a series of {len(X)} values")
+    _must_be_image_shape(image_shape)
     if isinstance(X, nw.DataFrame) or nw.dependencies.is_into_dataframe(X):
+        if image_shape is not None:
+            want = "an array of pixels"
+            raise refuse("X", got=f"a data frame with {image_shape=}", want=want, fix="Use 'X.to_numpy()'.")
         return _read_frame(X)
     if isinstance(X, nw.LazyFrame) or type(X).__name__ == "LazyFrame":
         raise refuse("X", got="a lazy frame", want="rows in memory", fix="Call '.collect()' first.",
                      error=InputTypeError)  # fmt: skip
     return _read_array(_as_array(X), image_shape)
+
+
+def _must_be_image_shape(image_shape: Any) -> None:
+    sizes = image_shape if isinstance(image_shape, (tuple, list)) else (image_shape,)
+    whole = all(isinstance(size, (int, np.integer)) and size > 0 for size in sizes)
+    if image_shape is not None and not (whole and len(sizes) in (2, 3)):
+        want = "(height, width) or (height, width, channels), whole numbers"
+        raise refuse("parameter 'image_shape'", got=repr(image_shape), want=want)
 
 
 def _as_array(X: Any) -> np.ndarray:
@@ -134,6 +149,11 @@ def _read_array(array: np.ndarray, image_shape: tuple[int, ...] | None) -> Sourc
     if array.ndim > 4:
         raise refuse("X", got=f"an array with {array.ndim} axes", want="(n, d), (n, h, w) or (n, h, w, c)")
     shape, container = array.shape, "numpy"
+    if array.dtype.kind == "O" and (image_shape is not None or array.ndim > 2):
+        try:
+            array = array.astype(np.float64)  # None becomes nan
+        except (TypeError, ValueError):
+            raise refuse("X", got="images with cells that are no numbers", want="numbers") from None
     if array.ndim > 2:
         if image_shape is not None and tuple(image_shape) != shape[1:]:
             raise refuse("X", got=f"images of shape {shape[1:]}", want=f"image_shape={tuple(image_shape)}")
@@ -182,13 +202,12 @@ def _read_frame(X: Any) -> Source:
 def read_block(block: np.ndarray, names: Sequence[str | int]) -> np.ndarray:
     """Numbers (n, n_columns) as float64; refuses infinite ones."""
     values = np.asarray(block, dtype=np.float64)
-    # one pass: a sum is finite where nothing is infinite or a gap (or it overflows: then look closely)
+    # one pass: a sum is below the limit where nothing is infinite, huge or a gap; else look closely
     with np.errstate(over="ignore", invalid="ignore"):
-        clear = block.dtype.kind != "f" or np.isfinite(values.sum())
-    if not clear:
-        n_infinite = np.isinf(values).sum(0)
-        for j in np.flatnonzero(n_infinite).tolist():
-            raise _infinite(f"column {names[j]!r}", int(n_infinite[j]))
+        clear = block.dtype.kind != "f" or abs(values.sum()) < LARGEST
+        if not clear:
+            for j in np.flatnonzero((np.abs(values) > LARGEST).any(0)).tolist():
+                _finite(values[:, j], f"column {names[j]!r}")
     return values
 
 
@@ -200,6 +219,9 @@ def _infinite(where: str, n_infinite: int) -> Exception:
 def _finite(values: np.ndarray, where: str) -> np.ndarray:
     if np.isinf(values).any():
         raise _infinite(where, int(np.isinf(values).sum()))
+    if (np.abs(values) > LARGEST).any():
+        got = f"{values[np.abs(values) > LARGEST][0]:g}"
+        raise refuse(where, got=got, want=f"numbers up to {LARGEST:g}", fix="Divide the column by its unit.")
     return values
 
 

@@ -203,7 +203,16 @@ class Schema:
             raise refuse("given", got=got, want=want)
         given = np.zeros((source.n_rows, self.given_width), np.float32)
         for i, place in enumerate(places):
-            self.layout.encode_given(place, self.values_of(source, i, place.column), given)
+            values, column = self.values_of(source, i, place.column), self.columns[place.column]
+            self.layout.encode_given(place, values, given)
+            unknown = np.flatnonzero(given[:, place.stop] > 0.5)
+            gap = [value is None or value != value for value in values[unknown].tolist()]
+            if not all(gap):
+                got = f"{values[unknown[gap.index(False)]]!r}, which no training row held"
+                raise refuse(f"given column {column.name!r}", got=got, want="a level of the training rows")
+            if gap and not column.gaps:
+                want = "a value, as in every training row"
+                raise refuse(f"given column {column.name!r}", got="a gap", want=want)
         return given
 
     def checked(self, source: Source) -> Source:
