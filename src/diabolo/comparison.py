@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import narwhals as nw
 import numpy as np
 from sklearn.base import clone
 from sklearn.model_selection import train_test_split
 
+from diabolo import passes
 from diabolo.checks import Range, refuse
 from diabolo.table import Schema
 
@@ -67,9 +67,9 @@ class Entry:
 
 def independent_columns(schema: Schema, X: Any) -> np.ndarray:
     """Log-density of rows under the product of the columns' own marginal laws: (n_rows,) nats, user's units."""
-    rows, likelihood = schema.encode(X), schema.likelihood()
-    cells = jax.jit(lambda values: likelihood.log_prob(likelihood.initial, values))(rows.values)
-    return np.where(rows.observed, np.asarray(cells, np.float64), 0.0).sum(axis=1) + rows.offset
+    rows = schema.encode(X)
+    cells = passes.marginals(schema.likelihood(), rows)
+    return np.where(rows.observed, cells, 0.0).sum(axis=1) + rows.offset
 
 
 def gain(estimator: Any, X: Any) -> Gain:
@@ -90,7 +90,7 @@ def compare(
 
     Parameters
     ----------
-    models : estimators by name; they are cloned, not changed
+    models : estimators by name, with the same `kinds` and `given`; they are cloned, not changed
     X : rows
     test_size : share of the rows to compare on; used neither for training nor for stopping
     random_state : of the split
@@ -119,7 +119,9 @@ def compare(
     for name, model in models.items():
         start = time.perf_counter()
         fitted = clone(model).fit(train)
-        found.append((name, fitted, _gains(fitted, test), time.perf_counter() - start))
+        seconds = time.perf_counter() - start
+        _must_share_kinds(name, fitted, found)
+        found.append((name, fitted, _gains(fitted, test), seconds))
     best = max(found, key=lambda one: np.nanmean(one[2]))[2]
     entries = []
     for name, fitted, gains, seconds in found:
@@ -135,6 +137,16 @@ def compare(
             )
         )
     return sorted(entries, key=lambda entry: -entry.gain.mean)
+
+
+def _must_share_kinds(name: str, fitted: Any, found: list[tuple[str, Any, np.ndarray, float]]) -> None:
+    """Nats of different kinds or resolutions are of different things."""
+    for other, known, _, _ in found[:1]:
+        for mine, theirs in zip(fitted.schema_.columns, known.schema_.columns, strict=True):
+            if (mine.kind, mine.given) != (theirs.kind, theirs.given):
+                got = f"column {mine.name!r} as {mine.kind.line()!r} in {name!r}"
+                want = f"{theirs.kind.line()!r} as in {other!r}: only nats of the same kinds compare"
+                raise refuse("compare", got=got, want=want, fix="Give all models the same kinds and given.")
 
 
 def rows_at(X: Any, places: np.ndarray) -> Any:

@@ -187,7 +187,10 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return passes.codes(self.model_, self._encode(X))
 
     def inverse_transform(self, Z: Any, given: Any = None) -> Any:
-        """Codes back to data space: the expected value of numbers, the likeliest level of categories.
+        """Codes back to data space, each column's typical value there.
+
+        The mean of real columns (or an atom that holds more than half), the median of positive columns and counts, the
+        centre of pixels, the likeliest level of categories.
 
         Parameters
         ----------

@@ -13,7 +13,7 @@ from jax import Array
 from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from diabolo import density
+from diabolo import density, passes
 from diabolo.batches import Batch, chunks, rows_together
 from diabolo.checks import InputTypeError, Range, check_params, refuse
 from diabolo.density import weighted_codes
@@ -152,7 +152,7 @@ def cell_nats(estimator: Any, X: Any) -> tuple[np.ndarray, np.ndarray]:
     whole, n_features = schema.encode(X), len(schema.columns)
     n_rows = len(whole.values)
     given_others, alone = (np.full((n_rows, n_features), np.nan) for _ in range(2))
-    marginal = np.asarray(_log_marginal(model, whole.values), np.float64)
+    marginal = passes.marginals(model.likelihood, whole)
     for i, place in enumerate(schema.layout.places):
         left = schema.encode(X, hidden=_only(n_rows, n_features, place.column))
         given_others[:, place.column] = _nats_of_cell(model, schema, whole, left, i, seed)
@@ -229,11 +229,6 @@ def _log_predictive(model: CodeModel, left: Batch, values: Array, column: Array,
     cells = jax.vmap(of_column, in_axes=1, out_axes=1)(codes)
     joint = jax.nn.logsumexp(log_weights + cells, axis=1)
     return joint - jax.nn.logsumexp(log_weights, axis=1)
-
-
-@eqx.filter_jit
-def _log_marginal(model: CodeModel, values: Array) -> Array:
-    return model.likelihood.log_prob(model.likelihood.initial, values)
 
 
 @eqx.filter_jit

@@ -10,11 +10,12 @@ import numpy as np
 from jax import Array
 
 from diabolo.batches import Batch, chunks
+from diabolo.joint import JointLikelihood
 from diabolo.keys import key_of
 from diabolo.model import CodeModel, Model, on_device
 from diabolo.table import Rows
 
-__all__ = ["codes", "draws", "means"]
+__all__ = ["codes", "draws", "marginals", "means"]
 
 _DRAWN_TOGETHER = 512
 
@@ -36,6 +37,17 @@ def draws(model: Model, given: np.ndarray, seed: int) -> np.ndarray:
     """One draw for each row of conditions (n_rows, given_width): (n_rows, width) encoded."""
     model, parts = on_device(model), _padded(given, _DRAWN_TOGETHER)
     return _gathered([(_draws(model, key_of(seed, i), part), n) for i, (part, n) in enumerate(parts)])
+
+
+def marginals(likelihood: JointLikelihood, rows: Rows) -> np.ndarray:
+    """Nats of every cell under its column's own marginal law: (n_rows, n_columns), per unit of the encoded value."""
+    size = _chunk_size(rows.values.shape[1])
+    return _gathered([(_marginals(likelihood, part), n) for part, n in _padded(rows.values, size)])
+
+
+@eqx.filter_jit
+def _marginals(likelihood: JointLikelihood, values: Array) -> Array:
+    return likelihood.log_prob(likelihood.initial, values)
 
 
 @eqx.filter_jit
