@@ -100,6 +100,20 @@ class LocalStrata(eqx.Module):
         width = np.repeat(np.asarray(self.widths, np.float32), n_local)
         local = mean + (width[:, None] * noise * spread) @ axes.T
         codes = jnp.concatenate([local, self.prior.draw(key_prior, n_prior)])
+        return codes, self._log_prob_row(codes, mean, axes, spread, (*n_local, n_prior))
+
+    def log_prob(self, codes: Array, n_draws: int) -> Array:
+        """Log-density of codes (n_rows, n, n_components) under the mixture of `n_draws` draws: (n_rows, n) nats."""
+        counts = self.counts(n_draws)
+        return jax.vmap(lambda *row: self._log_prob_row(*row, counts))(
+            codes, self.mean, self.axes, self.spread
+        )
+
+    def _log_prob_row(
+        self, codes: Array, mean: Array, axes: Array, spread: Array, counts: tuple[int, ...]
+    ) -> Array:
+        *n_local, n_prior = counts
+        n_draws, n_components = sum(counts), len(mean)
         unit = -0.5 * jnp.sum(((codes - mean) @ axes / spread) ** 2, axis=1)
         log_peak = -jnp.sum(jnp.log(spread)) - 0.5 * n_components * _LOG_TWO_PI
         parts = [
@@ -109,4 +123,4 @@ class LocalStrata(eqx.Module):
         ]
         if n_prior:
             parts.append(math.log(n_prior / n_draws) + self.prior.log_prob(codes))
-        return codes, jax.nn.logsumexp(jnp.stack(parts), axis=0)
+        return jax.nn.logsumexp(jnp.stack(parts), axis=0)

@@ -56,6 +56,10 @@ class Proposal(Protocol):
         """One key per row to codes (n_rows, n_draws, n_components) and their log_q (n_rows, n_draws), nats."""
         ...
 
+    def log_prob(self, codes: Array, n_draws: int) -> Array:
+        """log_q of any codes (n_rows, n, n_components), of `n_draws` draws' own proportions: (n_rows, n) nats."""
+        ...
+
     def counts(self, n_draws: int) -> tuple[int, ...]:
         """How many of the draws come from each stratum, in order."""
         ...

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from diabolo import density, passes
-from diabolo.batches import Batch, chunks, rows_together
+from diabolo.batches import Batch, chunks, row_keys, rows_together
 from diabolo.checks import InputTypeError, Range, check_params, refuse
 from diabolo.density import weighted_codes
 from diabolo.estimator import DiaboloEstimator
@@ -209,7 +209,7 @@ def _nats_of_cell(
     key = key_of(seed, 2)
     pairs = zip(chunks(left, size), chunks(whole, size), strict=True)
     found = [
-        np.asarray(_log_predictive(model, hidden, full.values, jnp.int32(column), key), np.float64)[:n]
+        np.asarray(_log_predictive(model, hidden, full, jnp.int32(column), key), np.float64)[:n]
         for (hidden, n), (full, _) in pairs
     ]
     with np.errstate(invalid="ignore"):
@@ -219,16 +219,28 @@ def _nats_of_cell(
 
 
 @eqx.filter_jit
-def _log_predictive(model: CodeModel, left: Batch, values: Array, column: Array, key: Array) -> Array:
-    """log p(cell | the others), (n_rows,) nats of the encoded cell; `column` is an operand: one program for all."""
-    codes, log_weights, _ = weighted_codes(model, left, _N_CODES, key)
+def _log_predictive(model: CodeModel, left: Batch, whole: Batch, column: Array, key: Array) -> Array:
+    """log p(cell | the others), (n_rows,) nats of the encoded cell; `column` is an operand: one program for all.
 
-    def of_column(drawn: Array) -> Array:
-        return model.likelihood.log_prob(model.decode(model.split(drawn), left.given), values)[:, column]
+    Half of the codes are proposed from the row without the cell, half from the whole row, weighed by both proposals
+    together (the balance heuristic, Veach & Guibas 1995): where one column nearly determines another, an encoder that
+    never saw that gap proposes codes far from the narrow posterior.
+    """
+    half = _N_CODES // 2
+    proposals = [model.proposal(left), model.proposal(whole)]
+    keys = [row_keys(batch, key) for batch in (left, whole)]
+    codes = jnp.concatenate([q.draw(k, half)[0] for q, k in zip(proposals, keys, strict=True)], axis=1)
+    log_q = jnp.logaddexp(*(q.log_prob(codes, half) for q in proposals)) - jnp.log(2.0)
 
-    cells = jax.vmap(of_column, in_axes=1, out_axes=1)(codes)
-    joint = jax.nn.logsumexp(log_weights + cells, axis=1)
-    return joint - jax.nn.logsumexp(log_weights, axis=1)
+    def at(drawn: Array) -> tuple[Array, Array]:
+        groups = model.split(drawn)
+        cells = model.likelihood.log_prob(model.decode(groups, left.given), whole.values)
+        seen = jnp.sum(jnp.where(left.observed, cells, 0.0), axis=1)
+        return seen + model.log_prior(groups), cells[:, column]
+
+    log_joint, cell = jax.vmap(at, in_axes=1, out_axes=1)(codes)
+    log_weights = log_joint - log_q
+    return jax.nn.logsumexp(log_weights + cell, axis=1) - jax.nn.logsumexp(log_weights, axis=1)
 
 
 @eqx.filter_jit
