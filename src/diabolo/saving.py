@@ -50,7 +50,7 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
         "features": [int(estimator.n_features_in_), _plain(getattr(estimator, "feature_names_in_", None))],
         "versions": {name: importlib.metadata.version(name) for name in ("jax", "equinox", "numpy")},
     }
-    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in _named_arrays(estimator.model_)}
+    arrays = {name: np.asarray(leaf, order="C") for name, leaf in _named_arrays(estimator.model_)}
     content = to_bytes(arrays, {"diabolo": json.dumps(header, allow_nan=True)})
     target = Path(path)
     if not target.parent.is_dir():
