@@ -25,7 +25,8 @@ from diabolo.table import Rows, Schema, centres, fill, missing
 
 __all__ = ["DiaboloEstimator"]
 
-_LEARNING_RATE = 4e-3  # the median unseen row of 12 to 14 of 15 tables is likelier than at 2e-3: docs/benchmarks.md
+# At 4e-3 the median unseen row of 12 to 14 of 15 tables is likelier than at 2e-3: docs/benchmarks.md.
+_LEARNING_RATE = 4e-3
 _N_CENTRE = 256  # draws per row behind a filled gap
 
 
