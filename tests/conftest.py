@@ -1,11 +1,32 @@
-"""What all tests share: compiled programs live no longer than the file that needed them."""
+"""What all tests share: every member in turn; compiled programs live no longer than the file that needs them."""
 
 import jax
 import pytest
+from cases import CASES, fitted
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _programs_end_with_their_file():
-    """A process may map some 65,000 pieces of memory, each compiled program takes dozens."""
+    """A process may map some 65,000 pieces of memory, and a compiled program takes hundreds."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="module", params=list(CASES))
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def case(name):
+    return CASES[name]
+
+
+@pytest.fixture(scope="module")
+def on_points(name):
+    return fitted(name, "points")
+
+
+@pytest.fixture(scope="module")
+def on_mixed(name):
+    return fitted(name, "mixed")

@@ -7,17 +7,12 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from cases import CASES, SMALL, fitted, law_given_rest, mixed, points
+from cases import SMALL, fitted, law_given_rest, mixed, points
 
 from diabolo import VAE, InputError
 from diabolo.impute import conditional_draws
 
 N_DRAWS = 500
-
-
-@pytest.fixture(scope="module", params=list(CASES))
-def name(request):
-    return request.param
 
 
 def draws_of(estimator, rows):

@@ -19,27 +19,6 @@ import diabolo
 from diabolo.batches import Batch, Batches
 from diabolo.density import importance_reading
 
-
-@pytest.fixture(scope="module", params=list(CASES))
-def name(request):
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def case(name):
-    return CASES[name]
-
-
-@pytest.fixture(scope="module")
-def on_points(name):
-    return fitted(name, "points")
-
-
-@pytest.fixture(scope="module")
-def on_mixed(name):
-    return fitted(name, "mixed")
-
-
 # ---- a row's answer --------------------------------------------------------------------------------------------
 
 

@@ -13,8 +13,9 @@ from test_cli import run
 import diabolo
 from diabolo.cli.learning import set_aside_rows
 from diabolo.cli.oddest import oddest
-from diabolo.comparison import gain, rows_at
+from diabolo.comparison import gain
 from diabolo.files import read_table, write_table
+from diabolo.table import rows_at
 
 SMALL = ["--set", "max_steps=200", "--set", "hidden_layer_sizes=(16,)", "--set", "n_components=2"]
 

@@ -25,22 +25,6 @@ from diabolo.columns import Real
 from diabolo.model import State
 from diabolo.priors import MixturePrior
 
-
-@pytest.fixture(scope="module", params=list(CASES))
-def name(request):
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def case(name):
-    return CASES[name]
-
-
-@pytest.fixture(scope="module")
-def on_points(name):
-    return fitted(name, "points")
-
-
 # ---- odd tables ------------------------------------------------------------------------------------------------
 
 

@@ -7,16 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import narwhals as nw
 import numpy as np
 from sklearn.base import clone
 from sklearn.model_selection import train_test_split
 
 from diabolo import passes
 from diabolo.checks import Range, refuse
-from diabolo.table import Schema
+from diabolo.table import Schema, rows_at
 
-__all__ = ["Entry", "Gain", "compare", "gain", "independent_columns", "rows_at"]
+__all__ = ["Entry", "Gain", "compare", "gain", "gains", "independent_columns"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def gain(estimator: Any, X: Any) -> Gain:
     estimator : fitted, with a density
     X : rows, best such as the model never saw
     """
-    return _gain(_gains(estimator, X), estimator.density_kind_)
+    return _gain(gains(estimator.schema_, X, estimator.score_samples(X)), estimator.density_kind_)
 
 
 def compare(
@@ -121,15 +120,15 @@ def compare(
         fitted = clone(model).fit(train)
         seconds = time.perf_counter() - start
         _must_share_kinds(name, fitted, found)
-        found.append((name, fitted, _gains(fitted, test), seconds))
+        found.append((name, fitted, gains(fitted.schema_, test, fitted.score_samples(test)), seconds))
     best = max(found, key=lambda one: np.nanmean(one[2]))[2]
     entries = []
-    for name, fitted, gains, seconds in found:
-        apart = gains - best
+    for name, fitted, per_row, seconds in found:
+        apart = per_row - best
         entries.append(
             Entry(
                 name,
-                _gain(gains, fitted.density_kind_),
+                _gain(per_row, fitted.density_kind_),
                 float(np.nanmean(apart)),
                 _error(apart),
                 seconds,
@@ -149,24 +148,16 @@ def _must_share_kinds(name: str, fitted: Any, found: list[tuple[str, Any, np.nda
                 raise refuse("compare", got=got, want=want, fix="Give all models the same kinds and given.")
 
 
-def rows_at(X: Any, places: np.ndarray) -> Any:
-    """Some rows of a table, in the container that it came in."""
-    if nw.dependencies.is_into_dataframe(X):
-        return nw.from_native(X, eager_only=True)[places.tolist()].to_native()
-    return np.asarray(X)[places]
-
-
-def _gains(estimator: Any, X: Any) -> np.ndarray:
-    """Per row, nan where both densities are zero."""
-    nats = estimator.score_samples(X)
+def gains(schema: Schema, X: Any, values: np.ndarray) -> np.ndarray:
+    """By how much log-densities (n_rows,) exceed those of independent columns; nan where both are zero."""
     with np.errstate(invalid="ignore"):
-        return nats - independent_columns(estimator.schema_, X)
+        return values - independent_columns(schema, X)
 
 
-def _gain(gains: np.ndarray, kind: str) -> Gain:
-    inside = np.isfinite(gains)
-    mean = float(gains[inside].mean()) if inside.any() else float("nan")
-    return Gain(mean, _error(gains), int(inside.sum()), int((~inside).sum()), kind)
+def _gain(per_row: np.ndarray, kind: str) -> Gain:
+    inside = np.isfinite(per_row)
+    mean = float(per_row[inside].mean()) if inside.any() else float("nan")
+    return Gain(mean, _error(per_row), int(inside.sum()), int((~inside).sum()), kind)
 
 
 def _error(values: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -20,8 +21,9 @@ from diabolo.density import weighted_codes
 from diabolo.estimator import DiaboloEstimator
 from diabolo.impute import conditional_draws
 from diabolo.keys import key_of
-from diabolo.model import CodeModel
+from diabolo.model import CodeModel, on_device
 from diabolo.table import Rows, missing
+from diabolo.table.layout import Place
 from diabolo.table.schema import Schema
 
 __all__ = ["Blame", "OutlierDetector", "blame", "cell_nats", "leave_one_out", "surprise"]
@@ -118,7 +120,7 @@ def blame(estimator: Any, X: Any, usual: np.ndarray | None = None) -> Blame:
     -------
     Blame
     """
-    schema, model, seed = estimator.schema_, estimator.model_, estimator._seed
+    schema, model, seed = estimator.schema_, on_device(estimator.model_), estimator._seed
     if usual is None:
         _must_stand_alone(schema, "blame")
         usual = usual_blame(estimator)
@@ -127,8 +129,7 @@ def blame(estimator: Any, X: Any, usual: np.ndarray | None = None) -> Blame:
     n_rows = len(whole.values)
     nats, low, high = (np.full((n_rows, n_features), np.nan) for _ in range(3))
     expected: list[np.ndarray] = [np.full(n_rows, np.nan) for _ in range(n_features)]
-    for i, place in enumerate(schema.layout.places):
-        left = schema.encode(X, hidden=_only(n_rows, n_features, place.column))
+    for i, place, left in _hidden_in_turn(schema, X, n_rows):
         nats[:, place.column] = _nats_of_cell(model, schema, whole, left, i, seed)
         draws = np.concatenate(list(conditional_draws(model, left, _N_RANGE, seed)))
         cells = draws[:, :, place.start : place.stop].astype(np.float64)
@@ -148,15 +149,15 @@ def cell_nats(estimator: Any, X: Any) -> tuple[np.ndarray, np.ndarray]:
     given_others, alone : (n_rows, n_features) nats each, user's units; the first is `Blame.nats`. The mean of their
         difference is how much the other columns tell of one.
     """
-    schema, model, seed = estimator.schema_, estimator.model_, estimator._seed
+    schema, model, seed = estimator.schema_, on_device(estimator.model_), estimator._seed
     whole, n_features = schema.encode(X), len(schema.columns)
     n_rows = len(whole.values)
     given_others, alone = (np.full((n_rows, n_features), np.nan) for _ in range(2))
     marginal = passes.marginals(model.likelihood, whole)
-    for i, place in enumerate(schema.layout.places):
-        left = schema.encode(X, hidden=_only(n_rows, n_features, place.column))
+    for i, place, left in _hidden_in_turn(schema, X, n_rows):
         given_others[:, place.column] = _nats_of_cell(model, schema, whole, left, i, seed)
-        nats = -(marginal[:, i] + whole.offset - left.offset)
+        with np.errstate(invalid="ignore"):  # both are infinite where another column cannot hold its cell
+            nats = -(marginal[:, i] + whole.offset - left.offset)
         alone[:, place.column] = np.where(whole.observed[:, i], nats, np.nan)
     return given_others, alone
 
@@ -176,9 +177,9 @@ def leave_one_out(estimator: Any, X: Any, n_draws: int = density.N_DRAWS) -> np.
     arXiv:1507.04544, without the smoothing of the weights.
     """
     rows, key = estimator.schema_.encode(X), key_of(estimator._seed, 3)
-    size = rows_together(n_draws)
+    model, size = on_device(estimator.model_), rows_together(n_draws)
     found = [
-        -np.asarray(_log_left_out(estimator.model_, batch, n_draws, key), np.float64)[:n]
+        -np.asarray(_log_left_out(model, batch, n_draws, key), np.float64)[:n]
         for batch, n in chunks(rows, size)
     ]
     return np.where(rows.observed, np.concatenate(found), np.nan)
@@ -186,19 +187,16 @@ def leave_one_out(estimator: Any, X: Any, n_draws: int = density.N_DRAWS) -> np.
 
 def usual_blame(estimator: Any, n_rows: int = 128) -> np.ndarray:
     """Mean blame of each column over the model's own draws: (n_features,) nats."""
-    schema, seed = estimator.schema_, estimator._seed
-    drawn = estimator.sample(n_rows, random_state=seed)
-    whole, usual = schema.encode(drawn), np.zeros(len(schema.columns))
+    drawn = estimator.sample(n_rows, random_state=estimator._seed)
+    return np.nan_to_num(cell_nats(estimator, drawn)[0].mean(axis=0))
+
+
+def _hidden_in_turn(schema: Schema, X: Any, n_rows: int) -> Iterator[tuple[int, Place, Rows]]:
+    """Each modelled column: its number, its place, and the rows encoded without it."""
     for i, place in enumerate(schema.layout.places):
-        left = schema.encode(drawn, hidden=_only(n_rows, len(schema.columns), place.column))
-        usual[place.column] = _nats_of_cell(estimator.model_, schema, whole, left, i, seed).mean()
-    return usual
-
-
-def _only(n_rows: int, n_features: int, column: int) -> np.ndarray:
-    hidden = np.zeros((n_rows, n_features), bool)
-    hidden[:, column] = True
-    return hidden
+        hidden = np.zeros((n_rows, len(schema.columns)), bool)
+        hidden[:, place.column] = True
+        yield i, place, schema.encode(X, hidden=hidden)
 
 
 def _nats_of_cell(

@@ -112,7 +112,7 @@ def set_aside_rows(table: FileTable, seed: int) -> tuple[Any, np.ndarray | None]
     """The rows to learn from, and the positions of those to judge by; None where there are too few to spare any."""
     import numpy as np
 
-    from diabolo.comparison import rows_at
+    from diabolo.table import rows_at
 
     n_rows = len(table)
     if n_rows < FEWEST:

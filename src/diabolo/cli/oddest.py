@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 __all__ = ["Odd", "oddest"]
 
 EPOCH = datetime.datetime(1970, 1, 1)
-N_DRAWN = 6000  # rows drawn in all to say what is usual, shared by the patterns of gaps
 MAX_COLUMNS = 200  # beyond, as for the pixels of images, no cell is blamed
 
 
@@ -25,7 +24,7 @@ class Odd:
     Attributes
     ----------
     row : its line, its name or its number
-    surprise : nats above what is usual for a row with such gaps
+    surprise : nats above what is usual, of the row with its gaps or of its oddest cell, whichever is more
     column : the cell to blame; None where cells are too many to blame one
     value, expected : of that cell, and the middle of its law given the row's other cells
     low, high : that law's central 90 %; None where levels have no order
@@ -45,28 +44,28 @@ class Odd:
 
     def __str__(self) -> str:
         if self.column is None:
-            return f"{self.row}: {self.surprise:.0f} nats above what is usual"
+            way = "above" if self.surprise > 0 else "below"
+            return f"{self.row}: {abs(self.surprise):.0f} nats {way} what is usual"
         reach = self.expected if self.low is None else f"{self.low} to {self.high}"
         return f"{self.row}: {self.column} = {self.value} (expected {reach})"
 
 
-def oddest(estimator: Any, table: FileTable, n: int) -> list[Odd]:
-    """The n most surprising rows, the oddest first.
+def oddest(estimator: Any, table: FileTable, n: int, held_out: Any = None) -> list[Odd]:
+    """The n oddest rows, the oddest first, by the page's own ranking.
 
     Parameters
     ----------
     estimator : fitted, without given columns
     table : the rows, as the model knows them
     n : how many
+    held_out : positions of rows that were not trained on, which say what is usual; None takes all rows
     """
-    from diabolo.comparison import rows_at
-    from diabolo.outliers import blame, surprise
-    from diabolo.table.reading import read_table
+    from diabolo.report.oddities import blamed, ranked, surprises
+    from diabolo.report.subject import Subject
+    from diabolo.table import read_table
 
-    n_patterns = len(np.unique(estimator.schema_.encode(table.data).observed, axis=0))
-    found = surprise(estimator, table.data, n_expected=int(np.clip(N_DRAWN // n_patterns, 16, 256)))
-    rows = np.argsort(-found, kind="stable")[:n]
-    labels = table.labels()
+    subject = Subject.of(estimator, table.data, held_out, max_rows=len(table))
+    surprise, labels = surprises(subject), table.labels()
 
     def name(row: int) -> str:
         line = table.line(row)
@@ -74,18 +73,20 @@ def oddest(estimator: Any, table: FileTable, n: int) -> list[Odd]:
 
     schema = estimator.schema_
     if len(schema.columns) > MAX_COLUMNS or not schema.layout.places:
-        return [Odd(name(row), float(found[row])) for row in rows]
-    part = rows_at(table.data, rows)
-    blamed, source = blame(estimator, part), schema.checked(read_table(part))
+        rows = np.argsort(-surprise, kind="stable")[:n]
+        return [Odd(name(subject.places[row]), float(surprise[row])) for row in rows]
+    found = ranked(subject, surprise, blamed(subject)["usual"], n)
+    source = schema.checked(read_table(subject.view.take(found.places)))
     odd = []
-    for i, (row, j) in enumerate(zip(rows, blamed.worst(), strict=True)):
+    for i, (row, j) in enumerate(zip(found.places, found.blame.worst(), strict=True)):
         column = schema.columns[j]
         value = schema.values_of(source, j, j)[i]
         ends = [
-            None if np.isnan(end) else _shown(column, end) for end in (blamed.low[i, j], blamed.high[i, j])
+            None if np.isnan(end) else _shown(column, end)
+            for end in (found.blame.low[i, j], found.blame.high[i, j])
         ]
-        said = (_shown(column, value), _shown(column, blamed.expected[j][i]), *ends)
-        odd.append(Odd(name(row), float(found[row]), str(column.name), *said))
+        said = (_shown(column, value), _shown(column, found.blame.expected[j][i]), *ends)
+        odd.append(Odd(name(subject.places[row]), float(found.oddness[row]), str(column.name), *said))
     return odd
 
 

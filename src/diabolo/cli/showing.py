@@ -25,6 +25,7 @@ from diabolo.cli.inputs import (
 from diabolo.cli.learning import columns_said, columns_said_already, learned_columns, made, set_aside_rows
 from diabolo.cli.options import (
     SHOW,
+    Data,
     Exclude,
     Family,
     Index,
@@ -38,15 +39,6 @@ from diabolo.cli.options import (
 )
 
 __all__ = ["compare", "demo", "inspect", "report"]
-
-Rows = Annotated[
-    str,
-    typer.Argument(
-        metavar="DATA",
-        help="CSV, TSV, Parquet, npy, npz (file.npz:key) or a folder of images.",
-        show_default=False,
-    ),
-]
 
 
 @app.command(
@@ -155,8 +147,8 @@ def _say_learned(estimator: Any, rows: Any, seconds: float) -> None:
     """Family, components and how many of them are in use, steps and seconds."""
     import numpy as np
 
-    from diabolo.comparison import rows_at
     from diabolo.report.components import n_active
+    from diabolo.table import rows_at
 
     some = rows_at(rows, np.arange(min(len(rows), 5000)))
     codes = estimator.transform(some)
@@ -168,7 +160,8 @@ def _say_learned(estimator: Any, rows: Any, seconds: float) -> None:
 def _say_judged(estimator: Any, table: Any, held_out: Any) -> None:
     """The gain on rows that the model never saw, and the oddest row of all."""
     from diabolo.cli.oddest import oddest
-    from diabolo.comparison import gain, rows_at
+    from diabolo.comparison import gain
+    from diabolo.table import rows_at
 
     if held_out is None:
         say("held out", "nothing: too few rows to spare any, so no gain can be told")
@@ -177,7 +170,7 @@ def _say_judged(estimator: Any, table: Any, held_out: Any) -> None:
         outside = f"; {found.n_outside} more hold what no training row did" if found.n_outside else ""
         say("held out", f"{counted(found.n_rows, 'row')}: {found}{outside}")
     if not estimator.schema_.given_width:  # where it is odd or not depends on the conditions
-        say("oddest", str(oddest(estimator, table, 1)[0]))
+        say("oddest", str(oddest(estimator, table, 1, held_out=held_out)[0]))
 
 
 @app.command(
@@ -185,7 +178,7 @@ def _say_judged(estimator: Any, table: Any, held_out: Any) -> None:
     epilog="[dim]Example:[/dim]  diabolo compare yours.csv --family vae,autoencoder",
 )
 def compare(
-    data: Rows,
+    data: Data,
     family: Annotated[
         str, typer.Option(metavar="NAME,NAME", help="Of vae, autoencoder and denoising.")
     ] = "vae,autoencoder",

@@ -269,8 +269,8 @@ def outliers(
 ) -> None:
     """List the N oddest rows, the cell to blame in each, and what was expected there.
 
-    Columns: row (its line, name or number); surprise, nats above what is usual; column, value, expected; low and
-    high, which hold 90 % of what was expected of a number.
+    Columns: row (its line, name or number); surprise, nats above what is usual, of the row or of its oddest cell;
+    column, value, expected; low and high, which hold 90 % of what was expected of a number.
     """
     import pyarrow as pa
 

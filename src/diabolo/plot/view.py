@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from diabolo.checks import nearest, refuse
-from diabolo.table import Schema
+from diabolo.table import Schema, rows_at
 
 __all__ = ["View", "as_cells", "decimals", "numbers"]
 
@@ -48,9 +48,7 @@ class View:
 
     def take(self, rows: np.ndarray) -> Any:
         """Some rows, in the container they came in."""
-        if self._frame is None:
-            return self.X[rows]
-        return self._frame[[int(row) for row in rows]].to_native()
+        return rows_at(self.X, np.asarray(rows))
 
     def part(self, rows: np.ndarray) -> View:
         """The same for some rows."""

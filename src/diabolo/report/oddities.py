@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from diabolo.report import words
 from diabolo.report.subject import Subject, lawful
 from diabolo.table import Column
 
-__all__ = ["blamed", "cell_of", "odd_images", "oddities", "percentiles", "surprises"]
+__all__ = ["blamed", "cell_of", "odd_images", "oddities", "percentiles", "ranked", "surprises"]
 
 N_ODDEST = 20  # rows listed
 N_CANDIDATES = (
@@ -80,8 +80,23 @@ def blamed(subject: Subject) -> dict[str, Any]:
     return {**out, "n_rows": len(rows)}
 
 
-def oddities(subject: Subject, surprise: np.ndarray, usual: np.ndarray) -> dict[str, Any]:
-    """The oddest rows of a table, by their surprise or by their oddest cell, whichever is further out.
+class Ranked(NamedTuple):
+    """The oddest rows, the oddest first.
+
+    places : (n,) which of the rows looked at
+    oddness : (n_rows,) nats of all rows looked at: their surprise, or the excess of their oddest cell if that is more
+    blame : of the oddest rows' cells
+    n_hidden : rows whose cells were hidden one by one
+    """
+
+    places: np.ndarray
+    oddness: np.ndarray
+    blame: outliers.Blame
+    n_hidden: int
+
+
+def ranked(subject: Subject, surprise: np.ndarray, usual: np.ndarray, n: int = N_ODDEST) -> Ranked:
+    """The n oddest rows of a table, by their surprise or by their oddest cell, whichever is further out.
 
     A flexible model may have learned an odd training row by heart: -log p then says little of it. Hiding a cell
     before asking for it does not share that memory, so a row counts as odd for one cell alone, too.
@@ -97,18 +112,25 @@ def oddities(subject: Subject, surprise: np.ndarray, usual: np.ndarray) -> dict[
         left_out = outliers.leave_one_out(subject.estimator, view.X)
         excess[:, columns] = left_out - np.nanmedian(left_out, axis=0)
     oddness = np.maximum(surprise, _worst(excess))
-    candidates = _candidates(subject, oddness, surprise, excess)
+    candidates = _candidates(subject, oddness, surprise, max(n, N_CANDIDATES))
     if not hidden_all:
         excess = outliers.cell_nats(subject.estimator, view.take(candidates))[0] - usual
         oddness[candidates] = np.maximum(surprise[candidates], _worst(excess))
-    oddest = candidates[np.argsort(-oddness[candidates], kind="stable")[:N_ODDEST]]
-    blame = outliers.blame(subject.estimator, view.take(oddest), usual)
+    places = candidates[np.argsort(-oddness[candidates], kind="stable")[:n]]
+    blame = outliers.blame(subject.estimator, view.take(places), usual)
+    return Ranked(places, oddness, blame, view.n_rows if hidden_all else len(candidates))
+
+
+def oddities(subject: Subject, surprise: np.ndarray, usual: np.ndarray) -> dict[str, Any]:
+    """The oddest rows of a table and what is wrong with them."""
+    found = ranked(subject, surprise, usual)
     return {
-        **_far_out(oddness),
-        "n_hidden": view.n_rows if hidden_all else len(candidates),
-        "usual": [None if np.isnan(one) else float(one) for one in usual],
+        **_far_out(found.oddness),
+        "n_hidden": found.n_hidden,
+        "usual": [0.0 if np.isnan(one) else float(one) for one in usual],
         "rows": [
-            _odd_row(subject, int(row), at, blame, float(oddness[row])) for at, row in enumerate(oddest)
+            _odd_row(subject, int(row), at, found.blame, float(found.oddness[row]))
+            for at, row in enumerate(found.places)
         ],
     }
 
@@ -125,11 +147,8 @@ def _worst(excess: np.ndarray) -> np.ndarray:
     return np.minimum(np.where(np.isnan(excess), -np.inf, excess).max(axis=1, initial=-np.inf), MOST)
 
 
-def _candidates(
-    subject: Subject, oddness: np.ndarray, surprise: np.ndarray, excess: np.ndarray
-) -> np.ndarray:
+def _candidates(subject: Subject, oddness: np.ndarray, surprise: np.ndarray, n: int) -> np.ndarray:
     """Rows worth a closer look: the oddest, the most surprising, and the furthest out in any one column."""
-    n = N_CANDIDATES
     encoded = np.abs(np.nan_to_num(subject.schema.encode(subject.view.X).values))
     numbers = [p.start for p in subject.schema.layout.places if p.kind.name in {"real", "positive", "count"}]
     furthest = encoded[:, numbers].max(axis=1, initial=0.0)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from diabolo.comparison import independent_columns
+from diabolo.comparison import gains
 from diabolo.density import Reading
 from diabolo.plot.view import View
 from diabolo.table import Column, Schema
@@ -44,12 +44,19 @@ class Subject:
 
     @classmethod
     def of(
-        cls, estimator: Any, X: Any, held_out: Any, labels: Sequence[Any] | None, with_rows: bool
+        cls,
+        estimator: Any,
+        X: Any,
+        held_out: Any = None,
+        labels: Sequence[Any] | None = None,
+        with_rows: bool = True,
+        max_rows: int | None = None,
     ) -> Subject:
         """The rows looked at: all, or a fixed sample; held-out rows come as rows, or as their positions in X."""
+        max_rows = MAX_ROWS if max_rows is None else max_rows
         everything = View(X, estimator.schema_, labels)
         n_pixels = int(np.prod(everything.image_shape)) if everything.is_images else 1
-        most = max(200, min(MAX_ROWS, MAX_PIXELS // n_pixels)) if everything.is_images else MAX_ROWS
+        most = max(200, min(max_rows, MAX_PIXELS // n_pixels)) if everything.is_images else max_rows
         places = sampled(everything.n_rows, most)
         view = everything if len(places) == everything.n_rows else everything.part(places)
         unseen: View | None = None
@@ -92,8 +99,7 @@ class Subject:
 
     def gains(self, view: View, values: np.ndarray) -> np.ndarray:
         """(n_rows,) nats by which log-densities exceed those of independent columns; nan where both are zero."""
-        with np.errstate(invalid="ignore"):
-            return values - independent_columns(self.schema, view.X)
+        return gains(self.schema, view.X, values)
 
     @functools.cached_property
     def drawn(self) -> View:

@@ -2,7 +2,7 @@
 
 from diabolo.table.filling import centres, fill, missing
 from diabolo.table.layout import Column, Layout, Rows
-from diabolo.table.reading import Source, read_table
+from diabolo.table.reading import Source, read_table, rows_at
 from diabolo.table.schema import Schema
 from diabolo.table.survey import Survey
 
@@ -17,4 +17,5 @@ __all__ = [
     "fill",
     "missing",
     "read_table",
+    "rows_at",
 ]

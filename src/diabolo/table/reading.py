@@ -15,7 +15,7 @@ import numpy as np
 
 from diabolo.checks import InputTypeError, refuse
 
-__all__ = ["Series", "Source", "read_block", "read_cells", "read_table"]
+__all__ = ["Series", "Source", "read_block", "read_cells", "read_table", "rows_at"]
 
 FRAMES = ("pandas", "polars", "pyarrow")
 DAY = 86400e6  # microseconds
@@ -104,6 +104,13 @@ def read_table(X: Any, image_shape: tuple[int, ...] | None = None) -> Source:
         raise refuse("X", got="a lazy frame", want="rows in memory", fix="Call '.collect()' first.",
                      error=InputTypeError)  # fmt: skip
     return _read_array(_as_array(X), image_shape)
+
+
+def rows_at(X: Any, places: np.ndarray) -> Any:
+    """Some rows of a table, in the container that it came in."""
+    if nw.dependencies.is_into_dataframe(X):
+        return nw.from_native(X, eager_only=True)[places.tolist()].to_native()
+    return np.asarray(X)[places]
 
 
 def _must_be_image_shape(image_shape: Any) -> None:
