@@ -363,8 +363,8 @@ def test_an_interrupted_fit_keeps_what_it_learned_and_no_untrained_model(tmp_pat
 
     rounds, compiled = [0, 2], engine._compiled_round
 
-    def interrupting(backend):
-        step = compiled(backend)
+    def interrupting(*how):
+        step = compiled(*how)
 
         def one(*args):
             rounds[0] += 1

@@ -17,6 +17,7 @@ HOUSE = Path(__file__).resolve().parents[1] / "src" / "diabolo"
 FLOORS = {
     "checks": 0,
     "keys": 0,
+    "devices": 0,
     "nets": 1,
     "likelihoods": 1,
     "columns": 1,
@@ -31,6 +32,7 @@ FLOORS = {
     "deterministic": 4,
     "wiring": 5,
     "engine": 5,
+    "restarts": 5,
     "density": 5,
     "impute": 5,
     "passes": 5,
@@ -52,6 +54,7 @@ FLOORS = {
 
 # The doors within a floor: (from, to). The other direction stays shut, so no circle can arise.
 DOORS = {
+    ("restarts", "engine"),
     ("columns", "likelihoods"),  # a kind names the law of its cells
     ("table", "joint"),  # a schema stacks its columns' laws
     ("batches", "joint"),

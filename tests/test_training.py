@@ -1,9 +1,12 @@
 """The engine on a model whose every step is known, and the estimator's verbs that train."""
 
 import contextlib
+import os
 import pickle
 import re
 import signal
+import subprocess
+import sys
 import warnings
 from typing import ClassVar
 
@@ -21,7 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import diabolo
-from diabolo import VAE, InputError, engine, progress
+from diabolo import VAE, InputError, engine, progress, restarts
 from diabolo.batches import Batch, Batches
 from diabolo.joint import JointLikelihood
 from diabolo.model import Loss, Model, Phase, State
@@ -190,6 +193,104 @@ def test_a_share_of_the_rows_is_held_out_and_none_is_in_both_parts():
     held, train = (set(np.asarray(part.values)[:, 0]) for part in (batches.held_out, batches.train))
     assert len(held) == 50 and len(train) == 150 and not held & train
     assert Batches.split(Batch(values[:19], values[:19] > -1, values[:19, :0]), 128, 0.25, 0).held_out is None
+
+
+# ---- several starts, several devices ---------------------------------------------------------------------------
+
+
+def ahead(by: float, **fields) -> Walk:
+    """A walk that begins further on."""
+    return eqx.tree_at(lambda one: one.first, walk(**fields), np.asarray(by, np.float32))
+
+
+def test_starts_that_train_together_each_stop_for_themselves():
+    models, keys = [ahead(0.0), ahead(2.0), ahead(-4.0)], [jax.random.key(i) for i in range(3)]
+    plan = engine.Schedule(n_steps=600, patience=2, **STEADY)
+    runs = engine.fit_together(models, tens(), plan, keys)
+    assert [run.history.stopped for run in runs] == ["patience", "patience", "steps"]
+    assert [run.history.n_steps for run in runs] == [500, 300, 600]
+    for model, key, run in zip(models, keys, runs, strict=True):
+        alone = engine.fit(model, tens(), plan, key)
+        np.testing.assert_allclose(run.history.held_out, alone.history.held_out, atol=1e-5)
+        np.testing.assert_allclose(run.history.losses, alone.history.losses, atol=1e-5)
+        np.testing.assert_allclose(run.model.first, alone.model.first, atol=1e-5)
+        np.testing.assert_allclose(run.training.weights.first, alone.training.weights.first, atol=1e-5)
+        assert int(run.training.state.step) == run.history.n_steps
+
+
+def test_together_one_start_that_breaks_keeps_its_last_good_weights_and_the_others_go_on():
+    models = [
+        eqx.tree_at(lambda one: one.second, walk(), np.asarray(value, np.float32)) for value in (0.0, np.inf)
+    ]
+    plan = engine.Schedule(n_steps=300, **STEADY)
+    with pytest.warns(engine.DivergenceWarning, match="after 0 steps"):
+        good, broken = engine.fit_together(models, tens(0.0), plan, [jax.random.key(0)] * 2)
+    assert good.history.n_steps == 300 and broken.history.n_steps == 0
+    assert (good.history.stopped, broken.history.stopped) == ("steps", "divergence")
+    np.testing.assert_allclose([good.model.first, broken.model.first], [3.0, 0.0], atol=1e-3)
+
+
+def test_together_every_phase_trains_its_part():
+    phases = (Phase("one", "loss", "only_first", 0.3), Phase("two", "loss", "only_second", 0.7))
+    plan = engine.Schedule(n_steps=1000, **STEADY)
+    runs = engine.fit_together(
+        [walk(phases=phases), ahead(1.0, phases=phases)], tens(0.0), plan, [jax.random.key(0)] * 2
+    )
+    np.testing.assert_allclose([run.model.first for run in runs], [3.0, 4.0], atol=2e-3)
+    np.testing.assert_allclose([run.model.second for run in runs], [7.0, 7.0], atol=2e-3)
+
+
+def test_an_interrupt_stops_all_starts_and_each_keeps_its_best():
+    plan = engine.Schedule(n_steps=1000, **STEADY)
+    with pytest.warns(engine.InterruptedWarning, match="Interrupted after 300 steps"):
+        runs = engine.fit_together(
+            [ahead(0.0), ahead(2.0)], tens(), plan, [jax.random.key(0)] * 2, on_round=interrupting(3)
+        )
+    assert [run.history.stopped for run in runs] == ["interrupt"] * 2
+    np.testing.assert_allclose([run.model.first for run in runs], [3.0, 3.0], atol=1e-3)
+
+
+def test_starts_side_by_side_are_the_starts_one_after_another():
+    vae = CASES["VAE"]()
+    schema = diabolo.table.Schema.learn(points())
+    batches = Batches.split(Batch.of(schema.encode(points())), 128, 0.1, seed=0)
+    plan = engine.Schedule(n_steps=200, learning_rate=0.004, patience=5)
+
+    def best(together):
+        return restarts.best_of(
+            3, lambda key: vae.build(schema, key), batches, plan, seed=4, together=together
+        )
+
+    one, other = best(True), best(False)
+    np.testing.assert_allclose(one.history.held_out, other.history.held_out, atol=2e-3)
+    for a, b in zip(weights(one.model), weights(other.model), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-3)
+
+
+ON_TWO_DEVICES = """
+import sys
+import jax, numpy as np
+from diabolo import VAE
+from diabolo.batches import Batch, Batches
+
+X = np.random.default_rng(0).normal(size=(400, 4)) @ np.diag([1.0, 2.0, 3.0, 4.0])
+vae = VAE(hidden_layer_sizes=(16,), n_components=2, max_steps=100, random_state=0).fit(X)
+batches = Batches.split(Batch.of(vae.schema_.encode(X)), 128, 0.1, seed=0)
+print(jax.local_device_count(), len(batches.train.values.devices()), *vae.loss_curve_, *vae.score_samples(X[:5]))
+"""
+
+
+def test_several_devices_share_the_rows_and_give_the_answers_of_one():
+    """Two devices that the processor plays: every batch and every chunk of a reading is cut between them."""
+    said = []
+    for n_devices in (1, 2):
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={n_devices}"
+        command = [sys.executable, "-c", ON_TWO_DEVICES]
+        run = subprocess.run(command, env={**os.environ, "XLA_FLAGS": flags}, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        said.append([float(word) for word in run.stdout.split()])
+    assert said[0][:2] == [1, 1] and said[1][:2] == [2, 2]
+    np.testing.assert_allclose(said[1][2:], said[0][2:], atol=1e-2)
 
 
 # ---- the estimator's verbs -------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from diabolo import devices
 from diabolo.table import Rows
 
 __all__ = ["Batch", "Batches", "Reservoir", "chunks", "row_keys", "rows_together"]
@@ -67,10 +68,10 @@ class Batches(eqx.Module):
         n_rows = batch.n_rows
         n_held = min(round(validation_fraction * n_rows), n_rows - 1, _MAX_HELD) if n_rows >= 20 else 0
         if not n_held:
-            return cls(jax.device_put(batch), None, min(batch_size, n_rows))
+            return cls(devices.everywhere(batch), None, min(batch_size, n_rows))
         order = np.random.default_rng(seed).permutation(n_rows)
         held, train = np.sort(order[:n_held]), np.sort(order[n_held:])
-        return cls(*jax.device_put((batch[train], batch[held])), min(batch_size, n_rows - n_held))
+        return cls(*devices.everywhere((batch[train], batch[held])), min(batch_size, n_rows - n_held))
 
     def orders(self, n_steps: int, seed: int) -> Iterator[np.ndarray]:
         """Endless blocks of row indices (n_steps, batch_size): one permutation after the other."""
@@ -120,7 +121,7 @@ def chunks(rows: Rows, size: int) -> Iterator[tuple[Batch, int]]:
         parts = (rows.values[start:stop], rows.observed[start:stop], rows.given[start:stop])
         if stop - start < size:
             parts = tuple(np.pad(part, ((0, size - (stop - start)), (0, 0))) for part in parts)  # type: ignore[assignment]
-        yield Batch(*parts), stop - start
+        yield devices.shared_out(Batch(*parts)), stop - start
 
 
 def rows_together(n_draws: int) -> int:

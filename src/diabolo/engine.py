@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from jax import Array
 
+from diabolo import devices
 from diabolo.batches import Batch, Batches
 from diabolo.keys import children, seed_of
 from diabolo.model import Model, Phase, State
@@ -23,9 +24,11 @@ __all__ = [
     "DivergenceWarning",
     "History",
     "InterruptedWarning",
+    "Run",
     "Schedule",
     "Training",
     "fit",
+    "fit_together",
     "say_interrupted",
     "start",
 ]
@@ -106,6 +109,14 @@ class Training(eqx.Module):
 OnRound = Callable[[int, int, History], None]  # steps done, steps at most, what happened
 
 
+class Run(NamedTuple):
+    """One start, trained: the best weights (the last, where nothing is held out), what happened, where it ended."""
+
+    model: Model
+    history: History
+    training: Training
+
+
 def fit(
     model: Model,
     batches: Batches,
@@ -114,7 +125,7 @@ def fit(
     *,
     training: Training | None = None,
     on_round: OnRound | None = None,
-) -> tuple[Model, History, Training]:
+) -> Run:
     """Train a model through all phases of its plan.
 
     Parameters
@@ -125,29 +136,44 @@ def fit(
     key : random key of batches and noise
     training : where an earlier call ended, to go on from there (one phase only)
     on_round : called after every round with steps done, steps done when this phase ends at the latest, history
-
-    Returns
-    -------
-    the model with the best weights (the last, where nothing is held out), what happened, and where it ended
     """
-    history = History()
+    return fit_together(
+        [model], batches, schedule, [key], trainings=training and [training], on_round=on_round
+    )[0]
+
+
+def fit_together(
+    models: Sequence[Model],
+    batches: Batches,
+    schedule: Schedule,
+    keys: Sequence[Array],
+    *,
+    trainings: Sequence[Training] | None = None,
+    on_round: OnRound | None = None,
+) -> list[Run]:
+    """Train several starts of one model side by side, in one program; each stops for itself and then waits.
+
+    Parameters and rounds as in `fit`, with a model and a key per start; `on_round` hears of the best start so far.
+    """
+    plan = models[0].plan()
+    assert trainings is None or len(plan) == 1, "going on is defined for one phase"
+    histories = [History() for _ in models]
+    phase_keys = [children(key, len(plan)) for key in keys]
     done = 0
-    plan = model.plan()
-    assert training is None or len(plan) == 1, "going on is defined for one phase"
-    for number, (phase, phase_key) in enumerate(zip(plan, children(key, len(plan)), strict=True)):
+    for number, phase in enumerate(plan):
         n_steps = schedule.n_steps - done if number == len(plan) - 1 else int(phase.share * schedule.n_steps)
-        if number or training is None:
-            running = None if training is None else training.state.running
-            training = start(model, phase, n_steps, running)
-        phase_schedule = Schedule(**{**vars(schedule), "n_steps": n_steps})
-        model, training = _run_phase(
-            model, phase, batches, phase_schedule, phase_key, history, training, on_round
-        )
+        if number or trainings is None:
+            before = [None] * len(models) if trainings is None else [one.state.running for one in trainings]
+            starts = zip(models, before, strict=True)
+            trainings = [start(model, phase, n_steps, running) for model, running in starts]
+        courses = [
+            _Course(history, replace(schedule, n_steps=n_steps), batches, key[number])
+            for history, key in zip(histories, phase_keys, strict=True)
+        ]
+        models, trainings = _run_phase(models, phase, batches, courses, trainings, on_round)
         done += n_steps
-        if history.stopped in ("divergence", "interrupt"):
-            break
-    assert training is not None
-    return model, history, training
+    assert trainings is not None
+    return list(map(Run, models, histories, trainings))
 
 
 def start(model: Model, phase: Phase = Phase(), n_steps: int = 0, running: Any = None) -> Training:  # noqa: B008  (frozen)
@@ -167,64 +193,107 @@ def start(model: Model, phase: Phase = Phase(), n_steps: int = 0, running: Any =
     return Training(weights, moments, state, weights, np.float32(-np.inf))  # type: ignore[arg-type]
 
 
+class _Course:
+    """One start's way through a phase, as the host follows it: steps done, the best score, and whether it runs."""
+
+    def __init__(self, history: History, schedule: Schedule, batches: Batches, key: Array) -> None:
+        self.history, self.schedule, self.key = history, schedule, key
+        self.n_round = min(STEPS_PER_ROUND, schedule.n_steps)
+        self.orders = batches.orders(self.n_round, seed=seed_of(key))
+        self.last = history.n_steps + schedule.n_steps
+        self.done, self.since_best, self.best_score = 0, 0, -np.inf
+        self.halted = history.stopped in ("divergence", "interrupt")
+
+    @property
+    def n_next(self) -> int:
+        """Steps of the next round; none once it has stopped."""
+        return 0 if self.halted else min(self.n_round, self.schedule.n_steps - self.done)
+
+    def rates(self) -> np.ndarray:
+        """Learning rates of the next round: (n_round,), zero beyond its steps."""
+        rates = self.schedule.rates(self.done, self.done + self.n_next)
+        return np.pad(rates, (0, self.n_round - self.n_next))
+
+    def take(
+        self, loss: float, parts: dict[str, float], score: float, *, scored: bool, patient: bool
+    ) -> None:
+        """What a round gave; it may be the last."""
+        history = self.history
+        if not np.isfinite(loss):
+            self.stop("divergence")
+            warnings.warn(_remedy(loss, history.n_steps, self.schedule), DivergenceWarning, stacklevel=7)
+            return
+        n_now = self.n_next
+        self.done += n_now
+        history.n_steps += n_now
+        history.losses.append(loss)
+        history.parts.append({name: float(part) for name, part in parts.items()})
+        if scored:
+            history.held_out.append(score if np.isfinite(score) else -np.inf)
+        self.since_best = 0 if score > self.best_score else self.since_best + 1
+        self.best_score = max(score, self.best_score)
+        patience = self.schedule.patience
+        if patient and patience is not None and self.since_best >= patience:
+            self.stop("patience")
+
+    def stop(self, why: str) -> None:
+        self.halted, self.history.stopped = True, why
+
+
 def _run_phase(
-    model: Model,
+    models: Sequence[Model],
     phase: Phase,
     batches: Batches,
-    schedule: Schedule,
-    key: Array,
-    history: History,
-    training: Training,
+    courses: Sequence[_Course],
+    trainings: Sequence[Training],
     on_round: OnRound | None,
-) -> tuple[Model, Training]:
-    history.stopped, before = "steps", history.n_steps
-    _, frozen = eqx.partition(model, getattr(model, phase.trainable)())
-    n_steps = min(STEPS_PER_ROUND, schedule.n_steps)
-    orders = batches.orders(n_steps, seed=seed_of(key))
-    done, since_best, best_score = 0, 0, -np.inf
-    chooses = model.keeps_best and batches.held_out is not None
+) -> tuple[list[Model], list[Training]]:
+    frozen = [eqx.partition(model, getattr(model, phase.trainable)())[1] for model in models]
+    scored = batches.held_out is not None
+    chooses = models[0].keeps_best and scored
+    together, clip = len(models) > 1, np.float32(courses[0].schedule.clip)
+    one_round = _compiled_round(jax.default_backend(), together)
+    training, still, key = (_stacked(trees) for trees in (trainings, frozen, [one.key for one in courses]))
     try:
-        while done < schedule.n_steps:
-            n_now = min(n_steps, schedule.n_steps - done)
-            rates = np.zeros(n_steps, np.float32)
-            rates[:n_now] = schedule.rates(done, done + n_now)
-            after, loss, parts, score = _compiled_round(jax.default_backend())(
-                phase,
-                training,
-                frozen,
-                batches,
-                next(orders),
-                rates,
-                np.int32(n_now),
-                np.float32(schedule.clip),
-                key,
-            )
-            loss, score = float(loss), float(score)  # the one wait for the device in a round
-            if not np.isfinite(loss):
-                history.stopped = "divergence"
-                warnings.warn(_remedy(loss, history.n_steps, schedule), DivergenceWarning, stacklevel=4)
-                break
-            training = after
-            done += n_now
-            history.n_steps += n_now
-            history.losses.append(loss)
-            history.parts.append({name: float(part) for name, part in parts.items()})
-            if batches.held_out is not None:
-                history.held_out.append(score if np.isfinite(score) else -np.inf)
+        while any(course.n_next for course in courses):
+            order = devices.shared_out(_stacked([next(course.orders) for course in courses]), axis=-1)
+            rates = _stacked([course.rates() for course in courses])
+            n_steps = _stacked([np.int32(course.n_next) for course in courses])
+            training, *seen = one_round(phase, training, still, batches, order, rates, n_steps, clip, key)
+            numbers = jax.tree.map(np.asarray, seen)  # the one wait for the device in a round
+            running = [course for course in courses if course.n_next]
+            for course, (loss, parts, score) in zip(courses, _lanes(numbers, len(courses)), strict=True):
+                if course in running:
+                    course.take(float(loss), parts, float(score), scored=scored, patient=chooses)
             if on_round is not None:
-                on_round(history.n_steps, before + schedule.n_steps, history)
-            since_best = 0 if score > best_score else since_best + 1
-            best_score = max(score, best_score)
-            if chooses and schedule.patience is not None and since_best >= schedule.patience:
-                history.stopped = "patience"
-                break
+                ahead = max(running, key=lambda course: course.history.merit)
+                if ahead.history.losses:
+                    on_round(ahead.history.n_steps, ahead.last, ahead.history)
     except KeyboardInterrupt:
-        if not history.n_steps:
+        n_done = max(course.history.n_steps for course in courses)
+        if not n_done:
             raise  # nothing was learned: an untrained model would pass for a trained one
-        history.stopped = "interrupt"
-        say_interrupted(history.n_steps, stacklevel=5)
-    chosen = training.best if chooses and np.isfinite(best_score) else training.weights
-    return eqx.combine(chosen, frozen), training
+        for course in courses:
+            course.stop("interrupt")
+        say_interrupted(n_done, stacklevel=7)
+    after = _lanes(training, len(courses))
+    weights = [
+        one.best if chooses and np.isfinite(course.best_score) else one.weights
+        for one, course in zip(after, courses, strict=True)
+    ]
+    return list(map(eqx.combine, weights, frozen)), after
+
+
+def _stacked(trees: Sequence[Any]) -> Any:
+    """Trees side by side along a new first axis; one alone as it is: its program has no axis of starts."""
+    if len(trees) == 1:
+        return trees[0]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def _lanes(tree: Any, n: int) -> list[Any]:
+    """The inverse of `_stacked`."""
+    return [tree] if n == 1 else [jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(n)]
 
 
 def say_interrupted(n_steps: int, stacklevel: int = 3) -> None:
@@ -242,10 +311,23 @@ def _remedy(loss: float, n_steps: int, schedule: Schedule) -> str:
 
 
 @functools.cache
-def _compiled_round(backend: str) -> Callable[..., tuple[Training, Array, dict[str, Array], Array]]:
-    """`_round`, compiled; on a CPU without LLVM's later passes, which cost half a second and gain no step any time."""
+def _compiled_round(
+    backend: str, together: bool = False
+) -> Callable[..., tuple[Training, Array, dict[str, Array], Array]]:
+    """`_round`, compiled; on a CPU without LLVM's later passes, which cost half a second and gain no step any time.
+
+    Starts that train together are an axis of everything but the rows; one that has stopped takes no steps, and
+    `lax.fori_loop` under `vmap` leaves it as it is.
+    """
     options = {"xla_backend_optimization_level": 1} if backend == "cpu" else None
-    return eqx.filter_jit(_round, compiler_options=options)  # type: ignore[call-overload]
+
+    def one_round(phase: Phase, *operands: Any) -> Any:
+        rounds = functools.partial(_round, phase)
+        if together:
+            rounds = eqx.filter_vmap(rounds, in_axes=(0, 0, None, 0, 0, 0, None, 0))
+        return rounds(*operands)
+
+    return eqx.filter_jit(one_round, compiler_options=options)  # type: ignore[call-overload]
 
 
 def _round(
@@ -298,5 +380,7 @@ def _round(
     best = jax.tree.map(lambda new, old: jnp.where(better, new, old), weights, training.best)
     after = Training(weights, optimizer, state, best, jnp.where(better, score, training.best_score))
     # losses are taken before each update: the last one may have broken the weights and not yet a loss
-    total = jnp.where(jnp.isfinite(optax.tree.norm(weights)), total, jnp.nan)
-    return after, total / n_steps, jax.tree.map(lambda part: part / n_steps, totals), score
+    loss = jnp.where(jnp.isfinite(optax.tree.norm(weights)), total / n_steps, jnp.nan)
+    good = jnp.isfinite(loss)  # nan as well where no step was taken
+    after = jax.tree.map(lambda new, old: jnp.where(good, new, old), after, training)
+    return after, loss, jax.tree.map(lambda part: part / n_steps, totals), score

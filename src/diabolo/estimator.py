@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 import os
 from typing import Any, ClassVar, Self
 
@@ -13,7 +14,7 @@ from jax import Array
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from diabolo import density, engine, passes, progress, saving
+from diabolo import density, engine, passes, progress, restarts, saving
 from diabolo.batches import Batch, Batches, Reservoir
 from diabolo.checks import InputError, OneOf, Range, check_params, nearest, refuse
 from diabolo.density import Reading
@@ -84,28 +85,16 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             learning_rate=self._rate(),
             patience=self.n_iter_no_change if self.early_stopping else None,
         )
-        n_init = 1 if going_on else self.n_init
-        kept: tuple[Model, engine.History, engine.Training] | None = None
         with progress.bar(type(self).__name__, bool(self.verbose)) as on_round:
-            for number in range(n_init):
-                key_weights, key_steps = key_of(seed, number, 0), key_of(seed, number, 1)
-                model = self.model_ if going_on else self.build(schema, key_weights)
-                before = engine.start(model) if going_on else None  # nothing is warmed up a second time
-                try:
-                    result = engine.fit(
-                        model, batches, schedule, key_steps, training=before, on_round=on_round
-                    )
-                except KeyboardInterrupt:
-                    if kept is None:
-                        raise
-                    engine.say_interrupted(kept[1].n_steps)
-                    break
-                if kept is None or result[1].merit > kept[1].merit:
-                    kept = result
-                if result[1].stopped == "interrupt":
-                    break
-        assert kept is not None
-        self._keep(schema, kept[1], kept[0].finish(batches, key_of(seed, n_init)), seed)
+            if going_on:
+                model, key = self.model_, key_of(seed, 0, 1)
+                before = engine.start(model)  # nothing is warmed up a second time
+                run = engine.fit(model, batches, schedule, key, training=before, on_round=on_round)
+            else:
+                build = functools.partial(self.build, schema)
+                run = restarts.best_of(self.n_init, build, batches, schedule, seed, on_round=on_round)
+        n_init = 1 if going_on else self.n_init
+        self._keep(schema, run.history, run.model.finish(batches, key_of(seed, n_init)), seed)
         self._training, self._seen = None, self._sample(rows)
         return self
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from diabolo import devices
 from diabolo.batches import Batch, Batches
 from diabolo.joint import JointLikelihood
 from diabolo.nets import Network
@@ -227,7 +228,9 @@ class CodeModel(Model):
 
 def on_device(model: Any) -> Any:
     """The model with its arrays on the device: a pass over many chunks sends them there once."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, model)
+    return jax.tree.map(
+        lambda leaf: devices.everywhere(leaf) if isinstance(leaf, np.ndarray) else leaf, model
+    )
 
 
 def _floats(tree: Any) -> Any:
