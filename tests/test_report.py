@@ -229,12 +229,28 @@ def test_many_rows_are_sampled_and_it_is_said(monkeypatch):
     monkeypatch.setattr("diabolo.report.maps.MAX_POINTS", 40)
     vae, X = penguins()
     told = report.summary(vae, X, {"kept": np.arange(344) % 7})
-    assert told["read"]["n_looked_at"] == 100 and 40 <= len(told["rows"]["places"]) <= 60
-    rows = np.sort(np.random.default_rng(0).choice(344, 100, replace=False))
+    read = told["read"]
+    assert read["n_drawn"] == 100 < read["n_looked_at"] <= 160 and 40 <= len(told["rows"]["places"]) <= 60
     kept = told["rows"]["colors"][0]
     assert kept["name"] == "kept"
-    assert kept["values"] == [str(rows[place] % 7) for place in told["rows"]["places"]]
-    assert "looks at 100 of them" in words.opening(told)[0]
+    assert kept["values"] == [str(int(label.removeprefix("row ")) % 7) for label in told["rows"]["labels"]]
+    assert (
+        f"looks at 100 of them, drawn at random with a fixed seed, and at {read['n_looked_at'] - 100} more"
+        in (words.opening(told)[0])
+    )
+
+
+def test_the_oddest_of_many_rows_is_found_outside_the_sample(monkeypatch):
+    monkeypatch.setattr("diabolo.report.subject.MAX_ROWS", 100)
+    vae, X = penguins()
+    drawn = np.random.default_rng(0).choice(344, 100, replace=False)
+    outside = int(np.setdiff1d(np.arange(344), drawn)[7])
+    X = X.to_pandas()
+    X.loc[outside, "body_mass_g"] = 20_000.0
+    told = report.summary(vae, X)
+    assert words.oddest(told).startswith(f"row {outside}: body_mass_g = 20,000 (expected ")
+    # but how many are odd is counted among the rows drawn at random
+    assert " of 100 rows stand" in words.opening(told)[2] or "No rows stand" in words.opening(told)[2]
 
 
 def test_page_of_a_table(told, tmp_path):

@@ -97,7 +97,7 @@ def test_report_of_images(tmp_path):
     write_table(tmp_path / "digits", (load_digits().images[:60] * 15).astype(np.uint8))
     said = run("report", tmp_path / "digits", "-o", tmp_path / "d.html", *SMALL)
     assert "60 images of 8 × 8 pixels, read as pixels" in said
-    assert re.search(r"oddest +\d\d\.png: (\w+ = |\d+ nats above)", said), said
+    assert re.search(r"oddest +\d\d\.png: −?\d+ nats of surprise", said), said
     assert (tmp_path / "d.html").exists() and (tmp_path / "d.safetensors").exists()
 
 
@@ -185,7 +185,8 @@ def test_outliers_names_rows_cells_and_what_was_expected(reported, tmp_path):
     options = [*OPTIONS, "-n", 5, "-o", tmp_path / "odd.csv"]
     said = run("outliers", folder / "people.safetensors", folder / "people.csv", *options)
     found = pd.read_csv(tmp_path / "odd.csv")
-    assert list(found.columns) == ["row", "surprise", "column", "value", "expected", "low", "high"]
+    names = ["row", "surprise", "percentile", "column", "value", "expected", "low", "high"]
+    assert list(found.columns) == names and found["percentile"].between(0, 100).all()
     assert len(found) == 5 and found["surprise"].is_monotonic_decreasing
     first = found.iloc[0]
     assert (first["row"], first["column"], float(first["value"])) == ("line 19", "age", 203.0)
@@ -193,6 +194,15 @@ def test_outliers_names_rows_cells_and_what_was_expected(reported, tmp_path):
     assert (
         "oddest: line 19: age = 203 (expected " in said and said.split("oddest: ")[1].strip() in said_before
     )
+    # percentiles of fifteen other rows are multiples of a fifteenth
+    lines = (folder / "people.csv").read_bytes().splitlines(keepends=True)
+    (tmp_path / "other.csv").write_bytes(b"".join(lines[:16]))
+    run("outliers", folder / "people.safetensors", folder / "people.csv", *options,
+        "--held-out", tmp_path / "other.csv")  # fmt: skip
+    again = pd.read_csv(tmp_path / "odd.csv")
+    assert again["row"].tolist() == found["row"].tolist()
+    fifteenths = again["percentile"] * 0.15
+    np.testing.assert_allclose(fifteenths, np.round(fifteenths), atol=1e-6)
 
 
 def test_odd_values_are_written_as_people_write_them():

@@ -26,7 +26,7 @@ from diabolo.table import Rows, missing
 from diabolo.table.layout import Place
 from diabolo.table.schema import Schema
 
-__all__ = ["Blame", "OutlierDetector", "blame", "cell_nats", "leave_one_out", "surprise"]
+__all__ = ["Blame", "OutlierDetector", "blame", "cell_nats", "leave_one_out", "percentile", "surprise"]
 
 _N_EXPECTED = 256  # rows drawn from the model for what it expects of a pattern of gaps
 _N_CODES = 256  # codes per row behind a blame
@@ -56,6 +56,22 @@ def surprise(
     holes = missing(schema, X) & modelled  # a gap in a name makes no pattern of its own
     patterns, which = np.unique(holes, axis=0, return_inverse=True)
     return -values - _expected(estimator, patterns, n_expected)[which.ravel()]
+
+
+def percentile(surprises: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+    """Where surprises stand among those of rows that the model never saw.
+
+    Parameters
+    ----------
+    surprises : (n_rows,) nats
+    held_out : (n_held_out,) nats, of rows used neither for training nor for stopping: training rows surprise less
+
+    Returns
+    -------
+    (n_rows,) : per cent of the held-out rows that surprise less, 0 to 100
+    """
+    below = np.searchsorted(np.sort(held_out), surprises, side="left")
+    return 100.0 * below / max(len(held_out), 1)
 
 
 def _expected(estimator: Any, patterns: np.ndarray, n_rows: int) -> np.ndarray:

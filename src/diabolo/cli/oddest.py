@@ -25,6 +25,7 @@ class Odd:
     ----------
     row : its line, its name or its number
     surprise : nats above what is usual, of the row with its gaps or of its oddest cell, whichever is more
+    percentile : per cent of the held-out rows, or of all rows, whose surprise is less than the row's own
     column : the cell to blame; None where cells are too many to blame one
     value, expected : of that cell, and the middle of its law given the row's other cells
     low, high : that law's central 90 %; None where levels have no order
@@ -32,6 +33,7 @@ class Odd:
 
     row: str
     surprise: float
+    percentile: float
     column: str | None = None
     value: str | None = None
     expected: str | None = None
@@ -44,8 +46,9 @@ class Odd:
 
     def __str__(self) -> str:
         if self.column is None:
-            way = "above" if self.surprise > 0 else "below"
-            return f"{self.row}: {abs(self.surprise):.0f} nats {way} what is usual"
+            from diabolo.report.words import signed
+
+            return f"{self.row}: {signed(self.surprise, 0)} nats of surprise"
         reach = self.expected if self.low is None else f"{self.low} to {self.high}"
         return f"{self.row}: {self.column} = {self.value} (expected {reach})"
 
@@ -58,14 +61,15 @@ def oddest(estimator: Any, table: FileTable, n: int, held_out: Any = None) -> li
     estimator : fitted, without given columns
     table : the rows, as the model knows them
     n : how many
-    held_out : positions of rows that were not trained on, which say what is usual; None takes all rows
+    held_out : rows that were not trained on, or their positions, which say what is usual; None takes all rows
     """
-    from diabolo.report.oddities import blamed, ranked, surprises
+    from diabolo.report.oddities import blamed, percentiles, ranked, surprises
     from diabolo.report.subject import Subject
     from diabolo.table import read_table
 
     subject = Subject.of(estimator, table.data, held_out, max_rows=len(table))
     surprise, labels = surprises(subject), table.labels()
+    below = percentiles(subject, surprise)
 
     def name(row: int) -> str:
         line = table.line(row)
@@ -74,7 +78,7 @@ def oddest(estimator: Any, table: FileTable, n: int, held_out: Any = None) -> li
     schema = estimator.schema_
     if len(schema.columns) > MAX_COLUMNS or not schema.layout.places:
         rows = np.argsort(-surprise, kind="stable")[:n]
-        return [Odd(name(subject.places[row]), float(surprise[row])) for row in rows]
+        return [Odd(name(subject.places[row]), float(surprise[row]), float(below[row])) for row in rows]
     found = ranked(subject, surprise, blamed(subject)["usual"], n)
     source = schema.checked(read_table(subject.view.take(found.places)))
     odd = []
@@ -86,7 +90,8 @@ def oddest(estimator: Any, table: FileTable, n: int, held_out: Any = None) -> li
             for end in (found.blame.low[i, j], found.blame.high[i, j])
         ]
         said = (_shown(column, value), _shown(column, found.blame.expected[j][i]), *ends)
-        odd.append(Odd(name(subject.places[row]), float(found.oddness[row]), str(column.name), *said))
+        nats, percentile = float(found.oddness[row]), float(below[row])
+        odd.append(Odd(name(subject.places[row]), nats, percentile, str(column.name), *said))
     return odd
 
 

@@ -40,6 +40,8 @@ from diabolo.cli.options import (
 
 __all__ = ["compare", "demo", "inspect", "report"]
 
+NONE_SPARED = "nothing: too few rows to spare any, so no gain can be told"
+
 
 @app.command(
     rich_help_panel=SHOW,
@@ -79,7 +81,7 @@ def report(
     Of DATA alone, a model is learned first, and kept beside the page.
     """
     from diabolo.files import check_output
-    from diabolo.report import write
+    from diabolo.report import publish, summary, words
 
     if len(files) > 2:
         raise typer.BadParameter(f"got {len(files)} files; expected DATA, or MODEL and DATA")
@@ -96,8 +98,9 @@ def report(
             )
         estimator, table = model_and_rows(Path(files[0]), data, missing, index, quiet, kept=color)
         table, colors = colored(table, estimator, color)
+        shown |= {"title": table.path.name, "labels": table.labels()}
         with told(table, quiet=quiet):
-            write(estimator, table.data, page, colors, title=table.path.name, labels=table.labels(), **shown)
+            publish(summary(estimator, table.data, colors, **shown), page)
         if not quiet:
             say("wrote", f"{page}  open it in a browser")
         return
@@ -111,9 +114,15 @@ def report(
     if not quiet:
         say(table.path.name, columns_said(schema, table))
     held_out = _learned(estimator, table, model, seed, quiet)
+    shown |= {"title": table.path.name, "labels": table.labels()}
     with told(table, quiet=quiet):
-        rows, labels = table.data, table.labels()
-        write(estimator, rows, page, color, held_out=held_out, title=table.path.name, labels=labels, **shown)
+        facts = summary(estimator, table.data, color, held_out=held_out, **shown)
+    if not quiet:
+        unseen = words.gained(facts) if held_out is not None else NONE_SPARED
+        say("held out", unseen)
+        if not estimator.schema_.given_width:  # where it is odd or not depends on the conditions
+            say("oddest", words.oddest(facts))
+    publish(facts, page)
     if not quiet:
         say(str(page), str(model))
         others = ",".join(dict.fromkeys([family, "vae", "autoencoder"]))
@@ -138,8 +147,6 @@ def _learned(estimator: Any, table: Any, model: Path, seed: int, quiet: bool) ->
     estimator.save(model)
     if not quiet:
         _say_learned(estimator, train, seconds)
-        with told(table):
-            _say_judged(estimator, table, held_out)
     return held_out
 
 
@@ -155,22 +162,6 @@ def _say_learned(estimator: Any, rows: Any, seconds: float) -> None:
     components = f"{counted(codes.shape[1], 'component')} ({n_active(codes)} active)"
     steps = estimator.n_steps_
     say(type(estimator).__name__, f"{components}, {steps:,} steps, {seconds:.0f} s")
-
-
-def _say_judged(estimator: Any, table: Any, held_out: Any) -> None:
-    """The gain on rows that the model never saw, and the oddest row of all."""
-    from diabolo.cli.oddest import oddest
-    from diabolo.comparison import gain
-    from diabolo.table import rows_at
-
-    if held_out is None:
-        say("held out", "nothing: too few rows to spare any, so no gain can be told")
-    else:
-        found = gain(estimator, rows_at(table.data, held_out))
-        outside = f"; {found.n_outside} more hold what no training row did" if found.n_outside else ""
-        say("held out", f"{counted(found.n_rows, 'row')}: {found}{outside}")
-    if not estimator.schema_.given_width:  # where it is odd or not depends on the conditions
-        say("oddest", str(oddest(estimator, table, 1, held_out=held_out)[0]))
 
 
 @app.command(

@@ -263,6 +263,14 @@ def outliers(
     data: Data,
     output: Table,
     n: Annotated[int, typer.Option("-n", "--rows", min=1, metavar="N", help="How many rows.")] = 20,
+    held_out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Rows the model never saw: percentiles are of these, not of DATA.",
+            show_default=False,
+        ),
+    ] = None,
     missing: Missing = None,
     index: Index = None,
     quiet: Quiet = False,
@@ -270,7 +278,8 @@ def outliers(
     """List the N oddest rows, the cell to blame in each, and what was expected there.
 
     Columns: row (its line, name or number); surprise, nats above what is usual, of the row or of its oddest cell;
-    column, value, expected; low and high, which hold 90 % of what was expected of a number.
+    percentile, of rows that surprise less as a whole; column, value, expected; low and high, which hold 90 % of what
+    was expected of a number.
     """
     import pyarrow as pa
 
@@ -280,7 +289,13 @@ def outliers(
     check_output(output, (".csv", ".tsv", ".parquet"))
     apart(output, data)
     estimator, table = model_and_rows(model, data, missing, index, quiet)
+    unseen = None
+    if held_out is not None:
+        other = model_and_rows(model, held_out, missing, index, quiet=True)[1]
+        with told(other, quiet=True):
+            estimator.schema_.encode(other.data)  # what cannot be read is said of the file that holds it
+        unseen = other.data
     with told(table, quiet=quiet):
-        found = oddest(estimator, table, n)
+        found = oddest(estimator, table, n, held_out=unseen)
     write_table(output, pa.Table.from_pylist([row.record() for row in found]))
     wrote(output, f"{counted(len(found), 'row')} of {len(table):,}; oddest: {found[0]}", quiet)

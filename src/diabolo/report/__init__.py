@@ -4,6 +4,6 @@ diabolo.report.write(vae, X, "page.html", color="species", held_out=unseen)
 """
 
 from diabolo.report.facts import summary
-from diabolo.report.page import render, write
+from diabolo.report.page import publish, render, write
 
-__all__ = ["render", "summary", "write"]
+__all__ = ["publish", "render", "summary", "write"]

@@ -59,7 +59,7 @@ def summary(
         Densities are in nats, of the columns' own units; beside each stands its kind, and its gain over independent
         columns. It contains values of some rows of X, unless `no_rows`.
     """
-    subject = Subject.of(estimator, X, held_out, labels, not no_rows)
+    subject = oddities.with_the_oddest(Subject.of(estimator, X, held_out, labels, not no_rows))
     assert len(
         subject.reading
     )  # read first: it warns of what no column can hold, which need not be said again
@@ -131,6 +131,7 @@ def _read(subject: Subject) -> dict[str, Any]:
     told: dict[str, Any] = {
         "n_rows": everything.n_rows,
         "n_looked_at": view.n_rows,
+        "n_drawn": view.n_rows if subject.drawn_rows is None else int(subject.drawn_rows.sum()),
         "n_held_out": subject.held_out.n_rows if subject.held_out else 0,
         "n_columns": len(schema.columns),
         "n_modelled": schema.n_columns,

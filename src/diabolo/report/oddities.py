@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,15 +11,25 @@ from diabolo import outliers
 from diabolo.columns import Kind
 from diabolo.plot.view import View, plain
 from diabolo.report import words
-from diabolo.report.subject import Subject, lawful
+from diabolo.report.subject import Subject, lawful, sampled
 from diabolo.table import Column
 
-__all__ = ["blamed", "cell_of", "odd_images", "oddities", "percentiles", "ranked", "surprises"]
+__all__ = [
+    "blamed",
+    "cell_of",
+    "odd_images",
+    "oddities",
+    "percentiles",
+    "ranked",
+    "surprises",
+    "with_the_oddest",
+]
 
 N_ODDEST = 20  # rows listed
 N_CANDIDATES = (
     60  # rows, and a third as many by two cruder measures, whose cells are hidden, where not all can be
 )
+MAX_SCORED, N_TIMES_SAMPLE = 50_000, 10  # rows, and times the sample, among which the oddest are looked for
 MAX_HIDDEN = 4000  # cells hidden one by one for all rows of a small table: a few seconds
 N_USUAL = 256  # rows behind what is usual in a column
 N_USUAL_IMAGES = 64  # drawn images behind what is usual of a pixel
@@ -49,7 +60,22 @@ def percentiles(subject: Subject, surprise: np.ndarray) -> np.ndarray:
             values=values,
             n_expected=_n_expected(subject, subject.held_out),
         )
-    return 100.0 * np.searchsorted(np.sort(reference), surprise, side="left") / max(len(reference), 1)
+    return outliers.percentile(surprise, reference)
+
+
+def with_the_oddest(subject: Subject) -> Subject:
+    """Where the rows looked at are a sample, the most surprising of many more rows beside it."""
+    n_rows, n_drawn = subject.everything.n_rows, len(subject.places)
+    wide = sampled(n_rows, min(MAX_SCORED, N_TIMES_SAMPLE * n_drawn))
+    if n_drawn == n_rows or subject.is_conditional:
+        return subject
+    surprise = surprises(replace(subject, places=wide, view=subject.everything.part(wide)))
+    furthest = wide[
+        np.argsort(-np.where(np.isnan(surprise), -np.inf, surprise), kind="stable")[:N_CANDIDATES]
+    ]
+    places = np.union1d(subject.places, furthest)
+    drawn = np.isin(places, subject.places)
+    return replace(subject, places=places, view=subject.everything.part(places), drawn_rows=drawn)
 
 
 def _n_expected(subject: Subject, view: View) -> int:
@@ -125,7 +151,7 @@ def oddities(subject: Subject, surprise: np.ndarray, usual: np.ndarray) -> dict[
     """The oddest rows of a table and what is wrong with them."""
     found = ranked(subject, surprise, usual)
     return {
-        **_far_out(found.oddness),
+        **_far_out(subject, found.oddness),
         "n_hidden": found.n_hidden,
         "usual": [0.0 if np.isnan(one) else float(one) for one in usual],
         "rows": [
@@ -135,8 +161,12 @@ def oddities(subject: Subject, surprise: np.ndarray, usual: np.ndarray) -> dict[
     }
 
 
-def _far_out(oddness: np.ndarray) -> dict[str, Any]:
-    """How many rows lie beyond the outer fence, three times the middle half's width above it (Tukey 1977)."""
+def _far_out(subject: Subject, oddness: np.ndarray) -> dict[str, Any]:
+    """How many rows lie beyond the outer fence, three times the middle half's width above it (Tukey 1977).
+
+    Counted among the rows drawn at random alone, where more were added for being odd.
+    """
+    oddness = oddness[subject.drawn_rows] if subject.drawn_rows is not None else oddness
     low, high = np.quantile(oddness, [0.25, 0.75])
     fence = float(high + 3.0 * (high - low))
     return {"n_odd": int(np.sum(oddness > fence)), "fence": fence}
@@ -231,7 +261,7 @@ def odd_images(subject: Subject, surprise: np.ndarray, n: int = 8) -> dict[str, 
     pictures = heat.reshape(n if len(order) == n else len(order), *shape)
     pictures = pictures.sum(axis=-1) if len(shape) == 3 else pictures
     return {
-        **_far_out(surprise),
+        **_far_out(subject, surprise),
         "rows": [
             {
                 "place": int(row),

@@ -12,7 +12,7 @@ from diabolo.report import words
 from diabolo.report.facts import summary
 from diabolo.report.figures import heat, picture, sheet
 
-__all__ = ["render", "write"]
+__all__ = ["publish", "render", "write"]
 
 HERE = Path(__file__).parent
 SCRIPTS = ("decoder.js", "charts.js", "map.js", "page.js")
@@ -49,11 +49,19 @@ def write(
     -------
     Path : the page. It contains values of some rows of X, unless `no_rows`.
     """
-    path = check_output(path, (".html", ".htm"))
-    beside = None if json_path is None else check_output(json_path, (".json",))
+    path = check_output(path, (".html", ".htm"))  # before the work
+    if json_path is not None:
+        check_output(json_path, (".json",))
     told = summary(
         estimator, X, color, held_out=held_out, title=title, labels=labels, no_rows=no_rows, command=command
     )
+    return publish(told, path, json_path)
+
+
+def publish(told: dict[str, Any], path: str | Path, json_path: str | Path | None = None) -> Path:
+    """Write the page of a summary, and with `json_path` the summary itself beside it; whole or not at all."""
+    path = check_output(path, (".html", ".htm"))
+    beside = None if json_path is None else check_output(json_path, (".json",))
     text = render(told)
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")

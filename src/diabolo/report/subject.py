@@ -33,6 +33,7 @@ class Subject:
     view : these
     held_out : rows used neither for training nor for stopping, None where there are none
     with_rows : whether original values may be shown
+    drawn_rows : (n_rows,) bool, which rows looked at were drawn at random; None where all were, or all are looked at
     """
 
     estimator: Any
@@ -41,6 +42,7 @@ class Subject:
     view: View
     held_out: View | None
     with_rows: bool
+    drawn_rows: np.ndarray | None = None
 
     @classmethod
     def of(
