@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -14,8 +15,11 @@ from jax import Array
 from diabolo import devices
 from diabolo.table import Rows
 
-__all__ = ["Batch", "Batches", "Reservoir", "chunks", "row_keys", "rows_together"]
+__all__ = ["Batch", "Batches", "Reservoir", "ahead", "chunks", "row_keys", "rows_together"]
 
+T = TypeVar("T")
+
+_AHEAD = 8  # chunks on their way while the oldest is taken: they are all that memory holds
 _MAX_HELD = 10_000  # rows: more cost every round and say nothing more about when to stop
 _DRAWS_TOGETHER = (
     8192  # codes decoded at once: wide enough for the matrix products, small enough for the cache
@@ -122,6 +126,16 @@ def chunks(rows: Rows, size: int) -> Iterator[tuple[Batch, int]]:
         if stop - start < size:
             parts = tuple(np.pad(part, ((0, size - (stop - start)), (0, 0))) for part in parts)  # type: ignore[assignment]
         yield devices.shared_out(Batch(*parts)), stop - start
+
+
+def ahead(items: Iterable[T]) -> Iterator[T]:
+    """The items in their order, handed over when later ones are under way: the device need not wait for the host."""
+    waiting: deque[T] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > _AHEAD:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def rows_together(n_draws: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
 import equinox as eqx
@@ -12,7 +11,7 @@ from jax import Array
 from scipy.special import logsumexp
 from scipy.stats import norm
 
-from diabolo.batches import Batch, chunks, row_keys, rows_together
+from diabolo.batches import Batch, ahead, chunks, row_keys, rows_together
 from diabolo.keys import key_of
 from diabolo.model import CodeModel, on_device
 from diabolo.table import Rows
@@ -23,7 +22,6 @@ __all__ = ["Reading", "importance_reading", "log_weights", "pareto_k", "weighted
 MAX_PARETO_K = 0.7
 #: Codes per row behind `score_samples`.
 N_DRAWS = 128
-_AHEAD = 8  # chunks on their way while the oldest is summarised: their weights are all that memory holds
 
 
 @dataclass(frozen=True)
@@ -85,20 +83,12 @@ def importance_reading(model: CodeModel, rows: Rows, n_draws: int, seed: int) ->
     method within the proposal's strata.
     """
     key, model = key_of(seed), on_device(model)
-    waiting: deque[tuple[Array, tuple[int, ...], int]] = deque()
-    summaries = []
-
-    def take_oldest() -> None:
-        weights, counts, n_true = waiting.popleft()
-        # cut on the host: a slice on the device would compile one program per number of rows
-        summaries.append(_summary(np.asarray(weights, np.float64)[:n_true], counts))
-
-    for batch, n_true in chunks(rows, rows_together(n_draws)):
-        waiting.append((*log_weights(model, batch, n_draws, key), n_true))
-        if len(waiting) > _AHEAD:
-            take_oldest()
-    while waiting:
-        take_oldest()
+    size = rows_together(n_draws)
+    found = ((*log_weights(model, batch, n_draws, key), n_true) for batch, n_true in chunks(rows, size))
+    # cut on the host: a slice on the device would compile one program per number of rows
+    summaries = [
+        _summary(np.asarray(weights, np.float64)[:n_true], counts) for weights, counts, n_true in ahead(found)
+    ]
     values, error, effective, tail = (np.concatenate(part) for part in zip(*summaries, strict=True))
     kind = np.full(len(values), model.density_kind, "<U8")
     nothing = ~rows.observed.any(axis=1)  # log p of no cell at all is 0, and no draw is needed to know it

@@ -9,7 +9,7 @@ import equinox as eqx
 import numpy as np
 from jax import Array
 
-from diabolo.batches import Batch, chunks
+from diabolo.batches import Batch, ahead, chunks
 from diabolo.joint import JointLikelihood
 from diabolo.keys import key_of
 from diabolo.model import CodeModel, Model, on_device
@@ -23,26 +23,28 @@ _DRAWN_TOGETHER = 512
 def codes(model: CodeModel, rows: Rows) -> np.ndarray:
     """(n_rows, n_components) float64, deterministic."""
     model, size = on_device(model), _chunk_size(rows.values.shape[1])
-    return _gathered([(_codes(model, batch), n) for batch, n in chunks(rows, size)])
+    return _gathered(((_codes(model, batch), n) for batch, n in chunks(rows, size)), len(rows.values))
 
 
 def means(model: CodeModel, codes: np.ndarray, given: np.ndarray) -> np.ndarray:
     """What stands for the law at each code: (n_rows, width) encoded."""
     model, size = on_device(model), _chunk_size(model.likelihood.width)
     pairs = zip(_padded(codes, size), _padded(given, size), strict=True)
-    return _gathered([(_means(model, part, condition), n) for (part, n), (condition, _) in pairs])
+    return _gathered(((_means(model, part, condition), n) for (part, n), (condition, _) in pairs), len(codes))
 
 
 def draws(model: Model, given: np.ndarray, seed: int) -> np.ndarray:
     """One draw for each row of conditions (n_rows, given_width): (n_rows, width) encoded."""
     model, parts = on_device(model), _padded(given, _DRAWN_TOGETHER)
-    return _gathered([(_draws(model, key_of(seed, i), part), n) for i, (part, n) in enumerate(parts)])
+    drawn = ((_draws(model, key_of(seed, i), part), n) for i, (part, n) in enumerate(parts))
+    return _gathered(drawn, len(given))
 
 
 def marginals(likelihood: JointLikelihood, rows: Rows) -> np.ndarray:
     """Nats of every cell under its column's own marginal law: (n_rows, n_columns), per unit of the encoded value."""
     size = _chunk_size(rows.values.shape[1])
-    return _gathered([(_marginals(likelihood, part), n) for part, n in _padded(rows.values, size)])
+    found = ((_marginals(likelihood, part), n) for part, n in _padded(rows.values, size))
+    return _gathered(found, len(rows.values))
 
 
 @eqx.filter_jit
@@ -77,5 +79,12 @@ def _padded(rows: np.ndarray, size: int) -> Iterator[tuple[Any, int]]:
         yield np.pad(part, ((0, size - len(part)), (0, 0))), len(part)
 
 
-def _gathered(out: list[tuple[Array, int]]) -> np.ndarray:
-    return np.concatenate([np.asarray(block)[:n] for block, n in out]).astype(np.float64)
+def _gathered(blocks: Iterator[tuple[Array, int]], n_rows: int) -> np.ndarray:
+    """The true rows of all blocks, (n_rows, width) float64; the oldest is copied while later ones are computed."""
+    out, start = None, 0
+    for block, n in ahead(blocks):
+        out = np.empty((n_rows, *block.shape[1:])) if out is None else out
+        out[start : start + n] = np.asarray(block)[:n]
+        start += n
+    assert out is not None, "there is at least one block"
+    return out
