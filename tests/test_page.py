@@ -81,6 +81,13 @@ def test_opens_offline_without_a_complaint(opened):
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+def _holds(level, cell):
+    """Whether a class of numbers, `≤ 3`, `3 – 5` or `> 5`, holds a cell."""
+    ends = [float(end.replace(",", "")) for end in level.strip("≤> ").split(" – ")]
+    low, high = ends if len(ends) == 2 else (-np.inf, *ends) if level[0] == "≤" else (*ends, np.inf)
+    return low < cell <= high
+
+
 def test_a_click_selects_the_row_everywhere(opened):
     page, complaints = opened("table.html")
     odd = page.locator("table.odd tbody tr").first
@@ -99,9 +106,15 @@ def test_a_click_selects_the_row_everywhere(opened):
     rings = page.evaluate("views.map.data('selected')")
     assert len(rings) == 1 and np.isclose(rings[0]["x"], x, atol=1e-3)
     marked = page.evaluate("views.others.map(([view]) => view.data('selected').length)")
-    assert marked[0] == 1 and sum(marked) == 1 + sum(
-        X.column(name)[row].as_py() is not None for name in X.column_names
+    known = {name: X.column(name)[row].as_py() is not None for name in X.column_names}
+    pairs = page.evaluate("diabolo.told.pairs.shown.map((pair) => pair.columns)")
+    assert marked[0] == 1 and sum(marked) == 1 + sum(known.values()) + sum(
+        known[a] and known[b] for a, b in pairs
     )
+    at_pair = page.evaluate("views.others.at(-1)[0].data('selected')")[0]
+    for name, level in zip(pairs[-1], (at_pair["a"], at_pair["b"]), strict=True):
+        cell = X.column(name)[row].as_py()
+        assert level == cell if isinstance(cell, str) else _holds(level, cell), (name, cell, level)
     page.locator("#chosen button").click()
     codes = vae.transform(X)  # a click on a point of the map selects it, and its row of the table
     lonely = int(
@@ -180,6 +193,23 @@ def test_images_are_selected_and_decoded(opened):
     vae, _ = digits()
     values = page.evaluate("diabolo.decodeAt(0.5, -0.5).map((cell) => cell.value)")
     assert np.allclose(values, vae.inverse_transform(np.array([[0.5, -0.5]])).ravel(), atol=1e-3)
+
+
+def test_convolutions_are_decoded_alike(opened):
+    """Sides that do not halve evenly, and three channels."""
+    images = np.random.default_rng(0).integers(0, 256, size=(60, 18, 15, 3), dtype=np.uint8)
+    fitted = VAE(n_components=3, max_steps=100, activation="silu", random_state=0).fit(images)
+    told = exported.decoder(Subject.of(fitted, images, None, None, True))
+    assert len(told["convolutions"]) == 2
+    page, _ = opened("images.html")
+    codes = np.random.default_rng(1).normal(scale=1.5, size=(5, 3)).round(3)
+    found = page.evaluate(
+        "([told, codes]) => { const d = unpacked(told); return codes.map((z) => decoded(d, z).map((c) => c.value)); }",
+        [told, codes.tolist()],
+    )
+    again = fitted.inverse_transform(codes).reshape(5, -1)
+    assert np.abs(np.array(found) - again).max() <= 1.0  # a value at half a step may be rounded either way
+    assert np.mean(np.array(found) == again) > 0.99
 
 
 def test_conditional_members_say_why_they_are_not_decoded():

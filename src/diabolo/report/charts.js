@@ -116,16 +116,18 @@ function pairSpec(pair, most) {
     return { a, b, apart, strength: Math.min(1, Math.abs(apart) / most), side: apart < 0 ? "too few draws" : "too many draws" };
   }));
   const axis = { ticks: false, domain: false, labelLimit: 90, labelColor: INK, labelFontSize: 10.5 };
+  const x = { field: "b", type: "nominal", sort: null, scale: { domain: second }, title: pair.columns[1], axis: { ...axis, labelAngle: -35 } };
+  const y = { field: "a", type: "nominal", sort: null, scale: { domain: first }, title: pair.columns[0], axis };
   return {
-    width: Math.max(150, 26 * second.length), height: 22 * first.length, data: { values },
+    width: Math.max(150, 26 * second.length), height: 22 * first.length,
     description: `${pair.columns[0]} and ${pair.columns[1]}: draws less data`,
-    mark: { type: "rect", stroke: RULE, strokeWidth: 0.5 },
-    encoding: {
-      x: { field: "b", type: "nominal", sort: second, title: pair.columns[1], axis: { ...axis, labelAngle: -35 } },
-      y: { field: "a", type: "nominal", sort: first, title: pair.columns[0], axis },
-      color: { field: "side", type: "nominal", legend: null,
-        scale: { domain: ["too few draws", "too many draws"], range: [DATA, DRAWS] } },
-      opacity: { field: "strength", type: "quantitative", legend: null, scale: { domain: [0, 1], range: [0, 1] } },
-    },
+    layer: [
+      { data: { values }, mark: { type: "rect", stroke: RULE, strokeWidth: 0.5 },
+        encoding: { x, y,
+          color: { field: "side", type: "nominal", legend: null,
+            scale: { domain: ["too few draws", "too many draws"], range: [DATA, DRAWS] } },
+          opacity: { field: "strength", type: "quantitative", legend: null, scale: { domain: [0, 1], range: [0, 1] } } } },
+      selectedLayer({ x, y }, { type: "rect", fill: null, stroke: INK, strokeWidth: 2.4 }),
+    ],
   };
 }

@@ -18,8 +18,8 @@ function floats(text) {
 
 function unpacked(decoder) {
   if (decoder.why_not) return null;
-  const layers = decoder.layers.map((l) => ({ ...l, weight: floats(l.weight), bias: floats(l.bias) }));
-  return { ...decoder, layers };
+  const read = (layers) => layers && layers.map((l) => ({ ...l, weight: floats(l.weight), bias: floats(l.bias) }));
+  return { ...decoder, layers: read(decoder.layers), convolutions: read(decoder.convolutions) };
 }
 
 function affine(layer, row) {
@@ -29,18 +29,66 @@ function affine(layer, row) {
   return out;
 }
 
+// 3 x 3 pixels, zeros around; an image is its numbers line by line, each pixel's channels together.
+function convolved(layer, image, [height, width]) {
+  const { n_inputs, n_outputs, weight, bias } = layer, out = new Float64Array(height * width * n_outputs);
+  for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) {
+    const to = (y * width + x) * n_outputs;
+    for (let o = 0; o < n_outputs; o++) out[to + o] = bias[o];
+    for (let side = 0; side < 9; side++) {
+      const v = y + Math.floor(side / 3) - 1, u = x + (side % 3) - 1;
+      if (v < 0 || v >= height || u < 0 || u >= width) continue;
+      for (let i = 0; i < n_inputs; i++) {
+        const value = image[(v * width + u) * n_inputs + i], from = (side * n_inputs + i) * n_outputs;
+        for (let o = 0; o < n_outputs; o++) out[to + o] += value * weight[from + o];
+      }
+    }
+  }
+  return out;
+}
+
+// Four channels become a square of four pixels, cut to the finer size.
+function unfolded(image, [height, width], [finer, wider], depth) {
+  const out = new Float64Array(finer * wider * depth);
+  for (let y = 0; y < Math.min(finer, 2 * height); y++) for (let x = 0; x < Math.min(wider, 2 * width); x++) {
+    const from = ((y >> 1) * width + (x >> 1)) * 4 * depth + (2 * (y & 1) + (x & 1)) * depth;
+    for (let k = 0; k < depth; k++) out[(y * wider + x) * depth + k] = image[from + k];
+  }
+  return out;
+}
+
+// The image that a code unfolds into, block by block: what is said of every pixel first.
+function pictured(decoder, row, activate) {
+  let image = row;
+  decoder.convolutions.forEach((layer, at) => {
+    const [size, finer] = [decoder.sizes[at], decoder.sizes[at + 1]];
+    image = unfolded(convolved(layer, image, size), size, finer, layer.n_outputs / 4);
+    if (at < decoder.convolutions.length - 1) image = image.map(activate);
+  });
+  const depth = decoder.blocks.reduce((sum, one) => sum + one, 0);
+  let start = 0;
+  return decoder.blocks.flatMap((n) => {
+    const block = [];
+    for (let pixel = 0; pixel < image.length / depth; pixel++)
+      for (let k = 0; k < n; k++) block.push(image[pixel * depth + start + k]);
+    start += n;
+    return block;
+  });
+}
+
 function parameters(decoder, code) {
   const activate = ACTIVATIONS[decoder.activation];
   let row = code;
   decoder.layers.forEach((layer, at) => {
     const out = affine(layer, row);
-    if (at === decoder.layers.length - 1) row = out;
+    if (at === decoder.layers.length - 1) row = decoder.convolutions ? out.map(activate) : out;
     else {
       const next = out.map(activate);
       row = decoder.residual && next.length === row.length ? next.map((x, i) => x + row[i]) : next;
     }
   });
-  return decoder.start.map((start, i) => start + row[i]);
+  const said = decoder.convolutions ? pictured(decoder, row, activate) : row;
+  return decoder.start.map((start, i) => start + said[i]);
 }
 
 const largest = (values) => values.indexOf(Math.max(...values));

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diabolo.likelihoods import scale
-from diabolo.nets import ACTIVATIONS, MLP
+from diabolo.nets import ACTIVATIONS, MLP, ConvolutionalDecoder
 from diabolo.priors import MixturePrior, StandardNormal
 from diabolo.report.subject import Subject
 
@@ -26,19 +26,21 @@ def decoder(subject: Subject) -> dict[str, Any]:
     Returns
     -------
     dict : `layers`, each `n_inputs`, `n_outputs` and `weight` and `bias` as base64 of little-endian float32;
-        `activation`, `residual`; `start` and `shared`, what is added to the answer, and what all rows share; `columns`,
-        a rule per modelled column; `prior`
+        `convolutions` after these, of 3 x 3 pixels, in the same form, with `sizes` and `blocks`, or None; `activation`,
+        `residual`; `start`, what is added to the answer; `columns`, a rule per modelled column; `prior`
     """
     model, schema = subject.estimator.model_, subject.schema
     network = model.decoder.network
     if subject.is_conditional:
         return {"why_not": "the model is conditional: a place alone does not say the conditions"}
-    if type(network) is not MLP or network.activation not in ACTIVATIONS:
-        kind = {"ConvolutionalDecoder": "convolutional"}.get(
-            type(network).__name__, "a network of its own kind"
-        )
-        return {"why_not": f"it is {kind}, and only plain layers run in the page"}
-    n_weights = sum(np.size(layer.weight) for layer in network.layers)
+    if type(network) not in (MLP, ConvolutionalDecoder) or network.activation not in ACTIVATIONS:
+        return {
+            "why_not": "it is a network of its own kind, and only plain layers and convolutions run in the page"
+        }
+    pictured = network if isinstance(network, ConvolutionalDecoder) else None
+    layers = pictured.dense if pictured else network.layers
+    convolutions = pictured.convolutions if pictured else ()
+    n_weights = sum(np.size(layer.weight) for layer in (*layers, *convolutions))
     if n_weights > MAX_WEIGHTS:
         return {"why_not": f"it has {n_weights:,} weights, and the page stays small"}
     likelihood = model.likelihood
@@ -60,21 +62,22 @@ def decoder(subject: Subject) -> dict[str, Any]:
     return {
         "low": grey[0],
         "high": grey[1],
-        "layers": [
-            {
-                "n_inputs": int(layer.weight.shape[0]),
-                "n_outputs": int(layer.weight.shape[1]),
-                "weight": _packed(layer.weight),
-                "bias": _packed(layer.bias),
-            }
-            for layer in network.layers
-        ],
+        "layers": [_affine(layer) for layer in layers],
+        "convolutions": [_affine(layer) for layer in convolutions] if pictured else None,
+        "sizes": [list(size) for size in pictured.sizes] if pictured else None,
+        "blocks": list(pictured.blocks) if pictured else None,
         "activation": network.activation,
-        "residual": bool(network.residual),
+        "residual": bool(getattr(network, "residual", False)),
         "start": np.asarray(model.decoder.start, np.float64)[:n_free].tolist(),
         "columns": columns,
         "prior": _prior(model),
     }
+
+
+def _affine(layer: Any) -> dict[str, Any]:
+    *_, n_inputs, n_outputs = layer.weight.shape
+    sizes = {"n_inputs": int(n_inputs), "n_outputs": int(n_outputs)}
+    return {**sizes, "weight": _packed(layer.weight), "bias": _packed(layer.bias)}
 
 
 def _packed(array: Any) -> str:

@@ -84,12 +84,10 @@ def _summary(subject: Subject, color: Any, title: str | None, command: str | Non
     if subject.view.is_images:
         told["columns"] = []
         told["odd"] = oddities.odd_images(subject, surprise)
-        told["pairs"] = None
     else:
         blamed = oddities.blamed(subject)
         told["columns"] = _columns(subject, blamed)
         told["odd"] = oddities.oddities(subject, surprise, blamed["usual"])
-        told["pairs"] = generated.pairs(subject)
     near = generated.nearest(subject)
     always = [row["place"] for row in told["odd"]["rows"]]
     if subject.view.is_images:
@@ -101,6 +99,7 @@ def _summary(subject: Subject, color: Any, title: str | None, command: str | Non
         always += [place for one in told["interpolation"] for place in one["places"]]
     points = maps.points_of(subject, always)
     told["maps"] = maps.maps(subject, points)
+    told["pairs"] = None if subject.view.is_images else generated.pairs(subject, points)
     told["rows"] = _rows(subject, points, surprise, color)
     told["components"] = {
         "divergence": components.divergences(subject),

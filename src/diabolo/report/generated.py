@@ -32,8 +32,8 @@ def marginals(subject: Subject) -> list[dict[str, Any]]:
     return told
 
 
-def pairs(subject: Subject) -> dict[str, Any]:
-    """The pairs of columns whose joint shares differ most between data and draws.
+def pairs(subject: Subject, points: np.ndarray) -> dict[str, Any]:
+    """The pairs of columns whose joint shares differ most between data and draws, and where the points stand in them.
 
     Numbers are cut at the data's quantiles, levels beyond the commonest are one. The disagreement is half the sum of
     the absolute differences of shares (total variation, 0 to 1) less what samples of these sizes would show if both
@@ -41,6 +41,7 @@ def pairs(subject: Subject) -> dict[str, Any]:
     """
     columns, view = subject.schema.columns, subject.view
     chosen = lawful(columns)[:MAX_PAIRED]
+    points = points if subject.with_rows else points[:0]
     cut = [
         _cut(columns[j], view.column(columns[j].name), subject.drawn.column(columns[j].name)) for j in chosen
     ]
@@ -54,7 +55,8 @@ def pairs(subject: Subject) -> dict[str, Any]:
         apart = 0.5 * float(np.abs(data - draws).sum())
         mixed = (n * data + m * draws) / (n + m)
         chance = 0.5 * float(np.sqrt(2 / np.pi * mixed * (1 - mixed) * (1 / n + 1 / m)).sum())
-        found.append((apart - chance, apart, chance, a, b, data, draws, one[2], other[2]))
+        classes = (one[0][points], other[0][points])
+        found.append((apart - chance, apart, chance, a, b, data, draws, one[2], other[2], classes))
     found.sort(key=lambda pair: -pair[0])
     kept: list[Any] = []
     times = dict.fromkeys(chosen, 0)
@@ -74,8 +76,9 @@ def pairs(subject: Subject) -> dict[str, Any]:
                 "levels": [first, second],
                 "data": data.tolist(),
                 "draws": draws.tolist(),
+                "classes": [of_points.tolist() for of_points in classes],
             }
-            for _, apart, chance, a, b, data, draws, first, second in kept
+            for _, apart, chance, a, b, data, draws, first, second, classes in kept
         ],
     }
 

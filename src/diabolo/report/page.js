@@ -177,7 +177,9 @@ async function start() {
   await columnCharts();
   for (const [at, pair] of (told.pairs ? told.pairs.shown : []).entries()) {
     const most = Math.max(...pair.data.flatMap((line, i) => line.map((share, j) => Math.abs(pair.draws[i][j] - share))), 0.02);
-    await draw(document.getElementById(`pair-${at}`), pairSpec(pair, most));
+    const view = await draw(document.getElementById(`pair-${at}`), pairSpec(pair, most));
+    const [first, second] = pair.classes, known = (i) => first.length && first[i] >= 0 && second[i] >= 0;
+    views.others.push([view, (i) => (known(i) ? [{ a: pair.levels[0][first[i]], b: pair.levels[1][second[i]] }] : [])]);
   }
   if (told.draws.nearest) await draw(document.getElementById("nearest"), histogramSpec(told.draws.nearest.histogram, { width: 420, height: 110,
     title: "distance to the nearest row, in spreads of the columns", description: "Distances of draws and of data to their nearest row" }));
