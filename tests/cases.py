@@ -16,6 +16,7 @@ from scipy.special import logsumexp
 
 from diabolo.families.autoencoder import Autoencoder
 from diabolo.families.denoising import DenoisingAutoencoder
+from diabolo.families.iwae import IWAE
 from diabolo.families.vae import VAE
 from diabolo.table import Rows
 
@@ -41,6 +42,7 @@ class Case:
 
 CASES = {
     "VAE": Case(VAE),
+    "IWAE": Case(IWAE, {"n_draws": 4}),
     "Autoencoder": Case(Autoencoder),
     "DenoisingAutoencoder": Case(DenoisingAutoencoder),
 }

@@ -30,6 +30,7 @@ FLOORS = {
     "objectives": 3,
     "model": 4,
     "deterministic": 4,
+    "variational": 4,
     "wiring": 5,
     "engine": 5,
     "restarts": 5,
@@ -38,6 +39,7 @@ FLOORS = {
     "passes": 5,
     "progress": 6,
     "estimator": 6,
+    "variational_estimator": 6,
     "saving": 6,
     "families": 7,
     "outliers": 8,
@@ -60,6 +62,8 @@ DOORS = {
     ("batches", "joint"),
     ("batches", "table"),
     ("files", "table"),
+    ("variational", "model"),
+    ("variational_estimator", "estimator"),
     ("deterministic", "model"),  # an abstract model that several families share
     ("priors", "codes"),
     ("impute", "density"),  # the same weighted codes

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from diabolo.density import Reading
     from diabolo.families.autoencoder import Autoencoder
     from diabolo.families.denoising import DenoisingAutoencoder
+    from diabolo.families.iwae import IWAE
     from diabolo.families.vae import VAE
     from diabolo.outliers import OutlierDetector
     from diabolo.saving import load
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 # name -> the room that owns it
 _OWNERS = {
     "VAE": "families.vae",
+    "IWAE": "families.iwae",
     "Autoencoder": "families.autoencoder",
     "DenoisingAutoencoder": "families.denoising",
     "Binary": "columns",
@@ -57,6 +59,7 @@ _OWNERS = {
 _ROOMS = ("plot", "report")
 
 __all__ = [
+    "IWAE",
     "VAE",
     "Autoencoder",
     "Binary",

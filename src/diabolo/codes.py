@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-__all__ = ["DiagonalGaussian", "DrawsCodes", "LocalStrata"]
+__all__ = ["DiagonalGaussian", "DrawsCodes", "FullGaussian", "LocalStrata", "Posterior"]
 
 _LOG_TWO_PI = math.log(2.0 * math.pi)
 
@@ -22,6 +22,25 @@ class DrawsCodes(Protocol):
     def draw(self, key: Array, n: int) -> Array: ...
 
     def log_prob(self, codes: Array) -> Array: ...
+
+
+class Posterior(Protocol):
+    """A Gaussian per row, q(z | x): what an encoder says of a code.
+
+    `mean` is (n_rows, n_components); `frame()` gives the map of unit noise, its inverse and the spreads between.
+    """
+
+    mean: Array
+
+    def draw_one(self, key: Array) -> Array: ...
+
+    def log_prob(self, codes: Array) -> Array: ...
+
+    def variance(self) -> Array: ...
+
+    def to_normal(self) -> Array: ...
+
+    def frame(self) -> tuple[Array, Array, Array]: ...
 
 
 class DiagonalGaussian(eqx.Module):
@@ -39,12 +58,101 @@ class DiagonalGaussian(eqx.Module):
         """One draw per row by reparameterisation (Kingma & Welling 2014, section 2.4): (n_rows, n_components)."""
         return self.mean + jnp.exp(self.log_scale) * jax.random.normal(key, self.mean.shape)
 
+    def log_prob(self, codes: Array) -> Array:
+        """Log-density of one code per row, (n_rows, n_components) to (n_rows,) nats."""
+        white = (codes - self.mean) * jnp.exp(-self.log_scale)
+        return -jnp.sum(0.5 * white**2 + self.log_scale + 0.5 * _LOG_TWO_PI, axis=-1)
+
+    def variance(self) -> Array:
+        """(n_rows, n_components)."""
+        return jnp.exp(2.0 * self.log_scale)
+
     def divergence(self) -> Array:
         """KL to the standard normal, per component, nats: (n_rows, n_components).
 
         Source: Kingma & Welling 2014, appendix B, arXiv:1312.6114.
         """
         return 0.5 * (self.mean**2 + jnp.exp(2.0 * self.log_scale) - 1.0) - self.log_scale
+
+    def to_normal(self) -> Array:
+        """KL to the standard normal: (n_rows,) nats."""
+        return jnp.sum(self.divergence(), axis=-1)
+
+    def frame(self) -> tuple[Array, Array, Array]:
+        n_rows, n_components = self.mean.shape
+        axes = jnp.broadcast_to(jnp.eye(n_components), (n_rows, n_components, n_components))
+        return axes, axes, jnp.exp(self.log_scale)
+
+
+class FullGaussian(eqx.Module):
+    """Gaussians whose components hang together: z = mean + T (scale · noise), T unit lower triangular.
+
+    Every covariance is T diag(scale²) Tᵀ for one such T (its LDL decomposition).
+
+    Attributes
+    ----------
+    mean, log_scale : (n_rows, n_components)
+    tilt : (n_rows, n_components, n_components), T less the identity: zero on the diagonal and above
+    """
+
+    mean: Array
+    log_scale: Array
+    tilt: Array
+
+    @staticmethod
+    def n_tilts(n_components: int) -> int:
+        """Free numbers of T."""
+        return n_components * (n_components - 1) // 2
+
+    @classmethod
+    def of(cls, mean: Array, log_scale: Array, tilts: Array) -> FullGaussian:
+        """From the tilts line by line, (n_rows, n_tilts)."""
+        n_components = mean.shape[1]
+        below = np.tril_indices(n_components, -1)
+        square = jnp.zeros((*mean.shape, n_components), mean.dtype)
+        return cls(mean, log_scale, square.at[:, below[0], below[1]].set(tilts))
+
+    def draw_one(self, key: Array) -> Array:
+        """One draw per row by reparameterisation: (n_rows, n_components)."""
+        noise = jnp.exp(self.log_scale) * jax.random.normal(key, self.mean.shape)
+        return self.mean + noise + jnp.einsum("nkl,nl->nk", self.tilt, noise)
+
+    def log_prob(self, codes: Array) -> Array:
+        """Log-density of one code per row, (n_rows, n_components) to (n_rows,) nats."""
+        white = jnp.einsum("nkl,nl->nk", self._inverse(), codes - self.mean) * jnp.exp(-self.log_scale)
+        return -jnp.sum(0.5 * white**2 + self.log_scale + 0.5 * _LOG_TWO_PI, axis=-1)
+
+    def variance(self) -> Array:
+        """Of each component by itself: (n_rows, n_components)."""
+        within = jnp.exp(2.0 * self.log_scale)
+        return within + jnp.einsum("nkl,nl->nk", self.tilt**2, within)
+
+    def divergence(self) -> Array:
+        """KL of each component by itself to the standard normal, nats: (n_rows, n_components).
+
+        Their sum is less than `to_normal` by what the components tell of each other.
+        """
+        variance = self.variance()
+        return 0.5 * (self.mean**2 + variance - 1.0 - jnp.log(variance))
+
+    def to_normal(self) -> Array:
+        """KL to the standard normal: (n_rows,) nats."""
+        return jnp.sum(0.5 * (self.mean**2 + self.variance() - 1.0) - self.log_scale, axis=-1)
+
+    def frame(self) -> tuple[Array, Array, Array]:
+        return self.tilt + jnp.eye(self.mean.shape[1]), self._inverse(), jnp.exp(self.log_scale)
+
+    def _inverse(self) -> Array:
+        """T⁻¹: a power of the tilt as high as the number of components is zero, so that a short product is exact.
+
+        (I + N)⁻¹ = (I - N)(I + N²)(I + N⁴)... No solver of LAPACK's is called: two at once may wait for each other.
+        """
+        unit = jnp.eye(self.mean.shape[1])
+        power, product = -self.tilt, unit - self.tilt
+        for _ in range(max(self.mean.shape[1] - 1, 1).bit_length() - 1):
+            power = power @ power
+            product = product @ (unit + power)
+        return product
 
 
 class LocalStrata(eqx.Module):
@@ -57,7 +165,8 @@ class LocalStrata(eqx.Module):
     Attributes
     ----------
     mean : (n_rows, n_components)
-    axes : (n_rows, n_components, n_components), orthonormal columns: the covariance's principal axes
+    axes : (n_rows, n_components, n_components), of determinant 1: the directions of independent noise, as columns
+    inverse : (n_rows, n_components, n_components), of the axes
     spread : (n_rows, n_components), standard deviations along them at width 1
     prior : what `draw(key, n)` and `log_prob(codes)` belong to
     widths : multiples of the spread, one per local stratum
@@ -66,6 +175,7 @@ class LocalStrata(eqx.Module):
 
     mean: Array
     axes: Array
+    inverse: Array
     spread: Array
     prior: DrawsCodes
     widths: tuple[float, ...] = eqx.field(static=True)
@@ -88,10 +198,11 @@ class LocalStrata(eqx.Module):
         codes : (n_rows, n_draws, n_components)
         log_q : (n_rows, n_draws) nats
         """
-        return jax.vmap(lambda *row: self._draw_row(*row, n_draws))(keys, self.mean, self.axes, self.spread)
+        frame = (self.mean, self.axes, self.inverse, self.spread)
+        return jax.vmap(lambda *row: self._draw_row(*row, n_draws))(keys, *frame)
 
     def _draw_row(
-        self, key: Array, mean: Array, axes: Array, spread: Array, n_draws: int
+        self, key: Array, mean: Array, axes: Array, inverse: Array, spread: Array, n_draws: int
     ) -> tuple[Array, Array]:
         *n_local, n_prior = self.counts(n_draws)
         key_local, key_prior = jax.random.split(key)
@@ -100,21 +211,21 @@ class LocalStrata(eqx.Module):
         width = np.repeat(np.asarray(self.widths, np.float32), n_local)
         local = mean + (width[:, None] * noise * spread) @ axes.T
         codes = jnp.concatenate([local, self.prior.draw(key_prior, n_prior)])
-        return codes, self._log_prob_row(codes, mean, axes, spread, (*n_local, n_prior))
+        return codes, self._log_prob_row(codes, mean, inverse, spread, (*n_local, n_prior))
 
     def log_prob(self, codes: Array, n_draws: int) -> Array:
         """Log-density of codes (n_rows, n, n_components) under the mixture of `n_draws` draws: (n_rows, n) nats."""
         counts = self.counts(n_draws)
         return jax.vmap(lambda *row: self._log_prob_row(*row, counts))(
-            codes, self.mean, self.axes, self.spread
+            codes, self.mean, self.inverse, self.spread
         )
 
     def _log_prob_row(
-        self, codes: Array, mean: Array, axes: Array, spread: Array, counts: tuple[int, ...]
+        self, codes: Array, mean: Array, inverse: Array, spread: Array, counts: tuple[int, ...]
     ) -> Array:
         *n_local, n_prior = counts
         n_draws, n_components = sum(counts), len(mean)
-        unit = -0.5 * jnp.sum(((codes - mean) @ axes / spread) ** 2, axis=1)
+        unit = -0.5 * jnp.sum(((codes - mean) @ inverse.T / spread) ** 2, axis=1)
         log_peak = -jnp.sum(jnp.log(spread)) - 0.5 * n_components * _LOG_TWO_PI
         parts = [
             math.log(n / n_draws) + unit / w**2 + log_peak - n_components * math.log(w)

@@ -93,7 +93,7 @@ class DeterministicModel(CodeModel):
     def proposal(self, batch: Batch) -> LocalStrata:
         """Gaussians of several widths at the posterior's mode, shaped by its curvature, and the prior."""
         mode, axes, spread = self._locate(batch, self.join(self.encode(batch)))
-        return LocalStrata(mode, axes, spread, self.prior, _WIDTHS, _SHARES)
+        return LocalStrata(mode, axes, jnp.swapaxes(axes, 1, 2), spread, self.prior, _WIDTHS, _SHARES)
 
     def _locate(self, batch: Batch, starts: Array) -> tuple[Array, Array, Array]:
         """Modes of p(z | x) near the rows' codes; principal axes and standard deviations of the curvature there."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import functools
 import os
 from typing import Any, ClassVar, Self
 
@@ -34,7 +33,7 @@ _N_CENTRE = 256  # draws per row behind a filled gap
 class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, abc.ABC):
     """One face, four readings. Abstract; a family supplies `__init__` and `build`."""
 
-    _finishes: ClassVar[bool] = False  # does its model fit anything after training?
+    _finishes: ClassVar[bool] = False  # is anything of its model fitted to all rows after training?
     _seen: Reservoir | None = None
     _training: engine.Training | None = None
 
@@ -91,12 +90,19 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 before = engine.start(model)  # nothing is warmed up a second time
                 run = engine.fit(model, batches, schedule, key, training=before, on_round=on_round)
             else:
-                build = functools.partial(self.build, schema)
+
+                def build(key: Array) -> Model:
+                    return self.build(schema, key).begin(batches, key)
+
                 run = restarts.best_of(self.n_init, build, batches, schedule, seed, on_round=on_round)
         n_init = 1 if going_on else self.n_init
         self._keep(schema, run.history, run.model.finish(batches, key_of(seed, n_init)), seed)
         self._training, self._seen = None, self._sample(rows)
+        self._judge(len(rows.values))
         return self
+
+    def _judge(self, n_rows: int) -> None:
+        """A family's warnings of a fit to so many rows that went wrong."""
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Train on further rows at a constant rate: one pass over them.
@@ -109,8 +115,8 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         schema, rows, seed = self._learn_columns(X, not first)
         n_before = 0 if first else self.n_steps_
         key_weights, key_steps = key_of(seed, n_before, 0), key_of(seed, n_before, 1)
-        model = self.build(schema, key_weights) if first else self.model_
         batches = Batches.split(Batch.of(rows), self._batch_size(rows), 0.0, seed)
+        model = self.build(schema, key_weights).begin(batches, key_weights) if first else self.model_
         schedule = engine.Schedule(
             n_steps=-(-len(rows.values) // batches.batch_size),
             learning_rate=self._rate(),
@@ -127,6 +133,8 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             if self._seen is not None:
                 seen = Batches.split(Batch.of(self._seen.rows), batches.batch_size, 0.0, seed)
                 model = model.finish(seen, key_steps)
+        if not self._finishes:
+            model = model.finish(batches, key_steps)
         self._keep(schema, history, model, seed)
         self._training = training
         return self

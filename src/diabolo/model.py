@@ -172,6 +172,10 @@ class Model(eqx.Module):
         """The same tree with True at every weight that training may move."""
         return eqx.tree_at(lambda model: model.likelihood, _floats(self), replace_fn=_nothing)
 
+    def begin(self, batches: Batches, key: Array) -> Self:
+        """What looks at the rows before training: a start that no random number gives."""
+        return self
+
     def finish(self, batches: Batches, key: Array) -> Self:
         """What is fitted after training: priors on codes, noise on held-out rows."""
         return self

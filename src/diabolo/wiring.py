@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ class Parts:
     code_widths: tuple[tuple[str, int], ...]
 
     @classmethod
-    def of(cls, estimator: Any, schema: Schema, key: Array, n_code_params: int) -> Parts:
+    def of(cls, estimator: Any, schema: Schema, key: Array, n_said: Callable[[int], int]) -> Parts:
         """Networks of the sizes that the estimator's parameters ask for.
 
         Parameters
@@ -41,7 +41,8 @@ class Parts:
         estimator : has the shared parameters
         schema : the columns
         key : random key of the initial weights
-        n_code_params : numbers that the encoder says per component (1: a point, 2: mean and scale)
+        n_said : number of components to the numbers that the encoder says of a row: as many for a point, twice as
+            many for means and scales
         """
         likelihood, width = schema.likelihood(), schema.width
         n_components = estimator.n_components
@@ -55,10 +56,14 @@ class Parts:
         key_encoder, key_decoder = children(key, 2)
         inner, outer = _networks(estimator, schema, blocks)
         n_inputs = Encoder.n_inputs(width, gap_columns, schema.given_width)
-        encoder = Encoder(inner(n_inputs, n_code_params * n_components, key_encoder), gap_columns)
+        encoder = Encoder(inner(n_inputs, n_said(int(n_components)), key_encoder), gap_columns)
         network = outer(n_components + schema.given_width, sum(blocks), key_decoder)
         decoder = Decoder.starting_at(network, np.asarray(likelihood.initial), likelihood.n_shared, by_row)
         return cls(likelihood, encoder, decoder, (("code", int(n_components)),))
+
+    @property
+    def n_components(self) -> int:
+        return sum(width for _, width in self.code_widths)
 
     def fields(self) -> dict[str, Any]:
         """By name, as a model's fields."""
@@ -66,9 +71,8 @@ class Parts:
 
     def borrowed(self) -> dict[str, Any]:
         """The further fields of a deterministic model, before a prior is fitted."""
-        n_components = sum(width for _, width in self.code_widths)
         is_scale = np.asarray(self.likelihood.scale[self.likelihood.n_free :], np.float32)
-        return {"prior": MixturePrior.standard(n_components), "is_scale": is_scale}
+        return {"prior": MixturePrior.standard(self.n_components), "is_scale": is_scale}
 
 
 def _networks(

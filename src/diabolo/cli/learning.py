@@ -24,6 +24,7 @@ FAMILIES = {
     "vae": ("diabolo.families.vae", "VAE"),
     "autoencoder": ("diabolo.families.autoencoder", "Autoencoder"),
     "denoising": ("diabolo.families.denoising", "DenoisingAutoencoder"),
+    "iwae": ("diabolo.families.iwae", "IWAE"),
 }
 
 

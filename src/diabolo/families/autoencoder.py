@@ -128,5 +128,5 @@ class Autoencoder(DiaboloEstimator):
 
     def build(self, schema: Schema, key: Array) -> AutoencoderModel:
         """The untrained network for a table."""
-        parts = Parts.of(self, schema, key, n_code_params=1)
+        parts = Parts.of(self, schema, key, n_said=int)
         return AutoencoderModel(**parts.fields(), **parts.borrowed())

@@ -158,6 +158,6 @@ class DenoisingAutoencoder(DiaboloEstimator):
 
     def build(self, schema: Schema, key: Array) -> DenoisingModel:
         """The untrained network for a table."""
-        parts = Parts.of(self, schema, key, n_code_params=1)
+        parts = Parts.of(self, schema, key, n_said=int)
         level = np.float32(self.corruption_level)
         return DenoisingModel(**parts.fields(), **parts.borrowed(), level=level, corruption=self.corruption)

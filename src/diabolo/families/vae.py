@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from diabolo.batches import Batch
-from diabolo.codes import DiagonalGaussian, LocalStrata
-from diabolo.estimator import DiaboloEstimator
 from diabolo.joint import JointLikelihood
-from diabolo.model import CodeModel, Decoder, Encoder, Loss, State
-from diabolo.objectives import evidence_bound, warm_up, weighted_mean
-from diabolo.priors import StandardNormal
+from diabolo.model import Decoder, Encoder, Loss, State
+from diabolo.objectives import evidence_bound, weighted_mean
+from diabolo.priors import FlowPrior, Mixture, PseudoInputs, StandardNormal
 from diabolo.table import Schema
-from diabolo.wiring import Parts
+from diabolo.variational import Usage, VariationalModel, Weights
+from diabolo.variational_estimator import VariationalEstimator
 
 __all__ = ["VAE"]
 
-_WARM_UP = 0.05  # share of the steps over which the divergence grows to its full weight
-# The proposal in the encoder's posteriors: 1.2 times as wide, for weights want tails heavier than the target's; every
-# twentieth draw four times as wide, and the last tenth from the prior, so that no row's weights are without a limit.
-_WIDTHS, _SHARES = (1.2, 4.0), (0.85, 0.05)
 
-
-class VariationalModel(CodeModel):
-    """Gaussian encoder q(z | x), standard normal prior p(z), the columns' likelihoods p(x | z).
+class EvidenceModel(VariationalModel):
+    """Trained on the evidence bound, at one draw of the code per row.
 
     ```
     x ─▶ encoder ─▶ mean, log scale ─▶ z = mean + scale · noise ─▶ decoder ─▶ parameters ─▶ log p(x | z)
@@ -36,62 +27,35 @@ class VariationalModel(CodeModel):
     ```
     """
 
-    density_kind: ClassVar[str] = "bound"
-    keeps_best: ClassVar[bool] = True
-
     likelihood: JointLikelihood
     encoder: Encoder
     decoder: Decoder
+    code_prior: StandardNormal | Mixture | PseudoInputs | FlowPrior
+    weights: Weights
+    usage: Usage
     code_widths: tuple[tuple[str, int], ...] = eqx.field(static=True)
 
-    @property
-    def prior(self) -> StandardNormal:
-        return StandardNormal(self.code_widths[0][1])
-
-    def posterior(self, batch: Batch) -> DiagonalGaussian:
-        """q(z | x) of each row."""
-        mean, log_scale = jnp.split(self.encoder(self.encoder.embed(batch)), 2, axis=1)
-        # A scale of e^-7 or e^2 times the prior's is as good as any beyond; the clip is smooth, so it can be left.
-        return DiagonalGaussian(mean, -2.5 + 4.5 * jnp.tanh(log_scale / 4.5 + _START))
-
     def loss(self, batch: Batch, key: Array, state: State) -> Loss:
-        """Negative evidence bound, the divergence warmed up."""
+        """Negative evidence bound, the divergence warmed up, weighed, and partly free."""
         posterior = self.posterior(batch)
-        log_likelihood = self.log_likelihood(batch, self.split(posterior.draw_one(key)))
-        divergence = jnp.sum(posterior.divergence(), axis=1)
-        weight = warm_up(state.step, _WARM_UP * state.n_steps)
-        loss = -weighted_mean(evidence_bound(log_likelihood, weight * divergence), batch.weight)
-        parts = {"log_likelihood": jnp.mean(log_likelihood), "divergence": jnp.mean(divergence)}
-        return Loss(loss, parts, state)
+        code = posterior.draw_one(key)
+        log_likelihood = self.log_likelihood(batch, self.split(code))
+        divergence = self.divergence(posterior, code)
+        charge = self.weights.at(state) * self.charged(divergence)
+        loss = charge - weighted_mean(log_likelihood, batch.weight)
+        total = jnp.mean(jnp.sum(divergence, axis=1))
+        return Loss(loss, {"log_likelihood": jnp.mean(log_likelihood), "divergence": total}, state)
 
     def held_out(self, batch: Batch, key: Array) -> Array:
-        """The evidence bound at full weight, one draw per row."""
+        """The evidence bound at the divergence's final weight, one draw per row."""
         posterior = self.posterior(batch)
-        log_likelihood = self.log_likelihood(batch, self.split(posterior.draw_one(key)))
-        return evidence_bound(log_likelihood, jnp.sum(posterior.divergence(), axis=1))
-
-    def encode(self, batch: Batch) -> dict[str, Array]:
-        return self.split(self.posterior(batch).mean)
-
-    def log_prior(self, codes: dict[str, Array]) -> Array:
-        return self.prior.log_prob(self.join(codes))
-
-    def draw_prior(self, key: Array, n: int) -> dict[str, Array]:
-        return self.split(self.prior.draw(key, n))
-
-    def proposal(self, batch: Batch) -> LocalStrata:
-        """The posterior, wider; some draws much wider or from the prior, for rows that the encoder misjudges."""
-        posterior = self.posterior(batch)
-        n_rows, n_components = posterior.mean.shape
-        axes = jnp.broadcast_to(jnp.eye(n_components), (n_rows, n_components, n_components))
-        spread = jnp.exp(posterior.log_scale)
-        return LocalStrata(posterior.mean, axes, spread, self.prior, _WIDTHS, _SHARES)
+        code = posterior.draw_one(key)
+        log_likelihood = self.log_likelihood(batch, self.split(code))
+        divergence = jnp.sum(self.divergence(posterior, code), axis=1)
+        return evidence_bound(log_likelihood, self.weights.beta * divergence)
 
 
-_START = float(np.arctanh(2.5 / 4.5))  # so that a network's 0 is a scale of 1
-
-
-class VAE(DiaboloEstimator):
+class VAE(VariationalEstimator):
     """Variational autoencoder: a manifold, a generator and a bound on the density, trained as one.
 
     ```
@@ -109,6 +73,14 @@ class VAE(DiaboloEstimator):
     image_shape : (height, width[, channels]) of rows that are flattened images
     network : factory `(n_inputs, n_outputs, key) -> eqx.Module` used for encoder and decoder
     dispersion : "column" learns one scale per real column; "row" lets the decoder say it for each row
+    prior : of the code: "normal", N(0, I); "mixture" of `n_prior` Gaussians that training moves; "vamp", the encoder's
+        answers to `n_prior` pseudo-inputs (Tomczak & Welling 2018), which begin at training rows; "flow", a masked
+        autoregressive flow (flowjax)
+    n_prior : Gaussians of the mixture, or pseudo-inputs
+    posterior : "diagonal" or "full" covariance of q(z | x)
+    beta : weight of the divergence; below 1 the code says more and p(x) less, above 1 the reverse (Higgins et al. 2017)
+    free_bits : nats per component that the divergence may have at no cost (Kingma et al. 2016)
+    warm_up : share of the steps over which the divergence's weight grows from 0 (Bowman et al. 2016)
     batch_size, learning_rate, max_steps : of training; "auto" suits the data
     early_stopping : stop when the held-out bound has not risen for `n_iter_no_change` rounds of 100 steps
     validation_fraction : share of the rows held out for that
@@ -124,6 +96,11 @@ class VAE(DiaboloEstimator):
     n_iter_, n_steps_ : rounds and steps trained
     loss_curve_, validation_scores_, best_validation_score_ : per round, nats per row of the encoded cells
     density_kind_ : "bound": `score_samples` lies below log p(x) in expectation
+    divergence_ : (n_components,) mean KL of each component's posterior to the prior's mean and spread, nats, of at most
+        512 rows, held out where any are
+    active_components_ : (n_components,) bool, whether its mean varies from row to row by more than 0.01
+    prior_gap_ : low and high, nats, between which the KL of the aggregate posterior to the prior lies: what `sample`
+        pays for drawing codes that no row has
 
     References
     ----------
@@ -141,11 +118,6 @@ class VAE(DiaboloEstimator):
     ((150, 2), (5, 4), (150,))
     """
 
-    _constraints: ClassVar[dict[str, list[Any]]] = {
-        **DiaboloEstimator._constraints,
-        "dispersion": DiaboloEstimator._dispersions,
-    }
-
     def __init__(
         self,
         n_components="auto",
@@ -157,6 +129,12 @@ class VAE(DiaboloEstimator):
         image_shape=None,
         network=None,
         dispersion="column",
+        prior="normal",
+        n_prior=50,
+        posterior="diagonal",
+        beta=1.0,
+        free_bits=0.0,
+        warm_up=0.05,
         batch_size="auto",
         learning_rate="auto",
         max_steps="auto",
@@ -176,6 +154,12 @@ class VAE(DiaboloEstimator):
         self.image_shape = image_shape
         self.network = network
         self.dispersion = dispersion
+        self.prior = prior
+        self.n_prior = n_prior
+        self.posterior = posterior
+        self.beta = beta
+        self.free_bits = free_bits
+        self.warm_up = warm_up
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.max_steps = max_steps
@@ -187,7 +171,6 @@ class VAE(DiaboloEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    def build(self, schema: Schema, key: Array) -> VariationalModel:
+    def build(self, schema: Schema, key: Array) -> EvidenceModel:
         """The untrained network for a table."""
-        parts = Parts.of(self, schema, key, n_code_params=2)
-        return VariationalModel(**parts.fields())
+        return EvidenceModel(**self._fields(schema, key))

@@ -11,7 +11,7 @@ import numpy as np
 
 from diabolo.likelihoods import scale
 from diabolo.nets import ACTIVATIONS, MLP, ConvolutionalDecoder
-from diabolo.priors import MixturePrior, StandardNormal
+from diabolo.priors import Mixture, MixturePrior, StandardNormal
 from diabolo.report.subject import Subject
 
 __all__ = ["decoder"]
@@ -104,14 +104,28 @@ def _rule(kind: Any, free: list[int], shared: np.ndarray) -> dict[str, Any]:
     return {"rule": kind.name, "at": free, "levels": list(kind.levels)}
 
 
-def _prior(model: Any) -> dict[str, Any]:
-    """The law of codes: a mixture of Gaussians, the standard normal being one; and its log-density's quantiles."""
+def _prior(model: Any) -> dict[str, Any] | None:
+    """The law of codes: a mixture of Gaussians, the standard normal being one; and its log-density's quantiles.
+
+    None where it is no such mixture: the page then decodes a place and says nothing of its density.
+    """
     prior = model.prior
-    assert isinstance(prior, (StandardNormal, MixturePrior))
+    if not isinstance(prior, (StandardNormal, MixturePrior, Mixture)):
+        return None
     drawn = np.asarray(prior.log_prob(prior.draw(jax.random.key(0), N_PRIOR)), np.float64)
     quantiles = np.quantile(drawn, np.linspace(0, 1, 101)).tolist()
     if isinstance(prior, StandardNormal):
         return {"parts": None, "quantiles": quantiles}
+    if isinstance(prior, Mixture):
+        log_weights = np.asarray(jax.nn.log_softmax(prior.logits), np.float64)
+        _, inverses, spreads = (np.asarray(part, np.float64) for part in prior.parts.frame())
+        whiteners = inverses / spreads[:, :, None]
+        told = zip(log_weights.tolist(), np.asarray(prior.parts.mean, np.float64), whiteners, strict=True)
+        parts = [
+            {"log_weight": log_weight, "mean": mean.tolist(), "whitener": whitener.tolist()}
+            for log_weight, mean, whitener in told
+        ]
+        return {"parts": parts, "quantiles": quantiles}
     log_weights = np.asarray(prior.log_weights, np.float64)
     parts = [
         {

@@ -75,8 +75,9 @@ function aboutPlace([x, y]) {
     box.append(element("p", { class: "note" }, `The decoder does not run in this page: ${told.decoder.why_not}.`));
     return;
   }
-  const density = logPrior(small, code), share = denserThan(small, density);
-  box.append(element("p", { class: "note" }, `This place is denser than ${share} % of the codes that the model draws (log p(z) = ${signed(density)} nats, exact).${empty}`));
+  const density = small.prior && logPrior(small, code);
+  const said = density === null ? "" : `This place is denser than ${denserThan(small, density)} % of the codes that the model draws (log p(z) = ${signed(density)} nats, exact).`;
+  box.append(element("p", { class: "note" }, said + empty));
   const cells = decoded(small, code);
   if (told.image_shape) box.append(painted(cells.map((cell) => cell.value)));
   else box.append(rowsOf(cells.map(({ column, value }) => [told.columns[column].name,

@@ -1,0 +1,244 @@
+"""What the variational members share: an encoder that says a distribution of codes, a prior, and how both are used.
+
+```
+x ─▶ encoder ─▶ q(z | x) ─▶ z ─▶ decoder ─▶ parameters ─▶ log p(x | z)
+                  └─▶ KL(q(z | x) || p(z)) ◀── p(z)
+```
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, ClassVar, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from diabolo.batches import Batch, Batches
+from diabolo.codes import DiagonalGaussian, DrawsCodes, FullGaussian, LocalStrata, Posterior
+from diabolo.joint import JointLikelihood
+from diabolo.keys import children, host_generator
+from diabolo.model import CodeModel, Decoder, Encoder, State
+from diabolo.objectives import warm_up
+from diabolo.priors import FlowPrior, Mixture, PseudoInputs, StandardNormal
+
+__all__ = [
+    "CollapseWarning",
+    "Usage",
+    "VariationalModel",
+    "Weights",
+    "n_said",
+    "starting_prior",
+    "warn_of_collapse",
+]
+
+# The proposal in the encoder's posteriors: 1.2 times as wide, for weights want tails heavier than the target's; every
+# twentieth draw four times as wide, and the last tenth from the prior, so that no row's weights are without a limit.
+_WIDTHS, _SHARES = (1.2, 4.0), (0.85, 0.05)
+_START = float(np.arctanh(2.5 / 4.5))  # so that a network's 0 is a scale of 1
+_N_USED = 512  # rows behind what is said of the codes' use
+ACTIVE = 0.01  # variance over rows of a component's mean, from which it says something (Burda et al. 2016, section 4.2)
+
+
+class CollapseWarning(UserWarning):
+    """The code says nothing of the rows: the decoder describes them all alike."""
+
+
+class Weights(eqx.Module):
+    """How the divergence counts in training.
+
+    Attributes
+    ----------
+    beta : () its final weight
+    free : () nats per component that cost nothing
+    warm : () share of the steps over which the weight grows from 0
+    """
+
+    beta: Array
+    free: Array
+    warm: Array
+
+    @classmethod
+    def of(cls, beta: float, free_bits: float, warm_up: float) -> Weights:
+        return cls(*(np.asarray(one, np.float32) for one in (beta, free_bits, warm_up)))  # type: ignore[arg-type]
+
+    def at(self, state: State) -> Array:
+        """The divergence's weight at a step."""
+        return self.beta * warm_up(state.step, self.warm * state.n_steps)
+
+
+class Usage(eqx.Module):
+    """How rows use the code, of rows held out from training where there are any.
+
+    Attributes
+    ----------
+    divergence : (n_components,) mean KL of q(z_k | x) to a normal of the prior's mean and variance, nats
+    variance : (n_components,) over rows, of the posterior's mean
+    gap : (2,) KL of the aggregate posterior, the mean of q(z | x) over rows, to the prior, nats: low, where a row's
+        own part is left out of the mean, and high, where it is not
+    """
+
+    divergence: Array
+    variance: Array
+    gap: Array
+
+    @classmethod
+    def unknown(cls, n_components: int) -> Usage:
+        return cls(*(np.full(n, np.nan, np.float32) for n in (n_components, n_components, 2)))  # type: ignore[arg-type]
+
+
+class VariationalModel(CodeModel):
+    """Gaussian encoder q(z | x), prior p(z), the columns' likelihoods p(x | z). Abstract: a family says the loss."""
+
+    density_kind: ClassVar[str] = "bound"
+    keeps_best: ClassVar[bool] = True
+
+    likelihood: eqx.AbstractVar[JointLikelihood]
+    encoder: eqx.AbstractVar[Encoder]
+    decoder: eqx.AbstractVar[Decoder]
+    code_prior: eqx.AbstractVar[StandardNormal | Mixture | PseudoInputs | FlowPrior]
+    weights: eqx.AbstractVar[Weights]
+    usage: eqx.AbstractVar[Usage]
+
+    @property
+    def n_components(self) -> int:
+        return sum(width for _, width in self.code_widths)
+
+    @property
+    def prior(self) -> DrawsCodes:
+        """p(z)."""
+        if isinstance(self.code_prior, PseudoInputs):
+            return self.code_prior.mixture(self.answer(self.code_prior.inputs))
+        return self.code_prior
+
+    def posterior(self, batch: Batch) -> Posterior:
+        """q(z | x) of each row."""
+        return self.answer(self.encoder.embed(batch))
+
+    def answer(self, inputs: Array) -> Posterior:
+        """q(z | x) where x is given as the encoder takes it, (n_rows, n_inputs)."""
+        said = self.encoder(inputs)
+        k = self.n_components
+        # A scale of e^-7 or e^2 times the prior's is as good as any beyond; the clip is smooth, so it can be left.
+        mean, log_scale = said[:, :k], -2.5 + 4.5 * jnp.tanh(said[:, k : 2 * k] / 4.5 + _START)
+        if said.shape[1] == 2 * k:
+            return DiagonalGaussian(mean, log_scale)
+        return FullGaussian.of(mean, log_scale, said[:, 2 * k :])
+
+    def divergence(self, posterior: Posterior, code: Array) -> Array:
+        """KL(q(z | x) || p(z)), nats: per component where both are independent and normal, else (n_rows, 1).
+
+        Where it has no closed form, log q(z | x) - log p(z) at the one code drawn.
+        """
+        prior = self.prior
+        if not isinstance(prior, StandardNormal):
+            return (posterior.log_prob(code) - prior.log_prob(code))[:, None]
+        if isinstance(posterior, DiagonalGaussian):
+            return posterior.divergence()
+        return posterior.to_normal()[:, None]
+
+    def charged(self, divergence: Array) -> Array:
+        """() nats that training is charged of (n_rows, n_groups): each group's mean, or what is free, if that is more.
+
+        Source: Kingma et al. 2016, eq. 16, arXiv:1606.04934.
+        """
+        free = self.weights.free * self.n_components / divergence.shape[1]
+        return jnp.sum(jnp.maximum(jnp.mean(divergence, axis=0), free))
+
+    def encode(self, batch: Batch) -> dict[str, Array]:
+        return self.split(self.posterior(batch).mean)
+
+    def log_prior(self, codes: dict[str, Array]) -> Array:
+        return self.prior.log_prob(self.join(codes))
+
+    def draw_prior(self, key: Array, n: int) -> dict[str, Array]:
+        return self.split(self.prior.draw(key, n))
+
+    def proposal(self, batch: Batch) -> LocalStrata:
+        """The posterior, wider; some draws much wider or from the prior, for rows that the encoder misjudges."""
+        posterior = self.posterior(batch)
+        return LocalStrata(posterior.mean, *posterior.frame(), self.prior, _WIDTHS, _SHARES)
+
+    def trainable(self) -> Self:
+        fixed = lambda model: (model.weights, model.usage)  # noqa: E731
+        return eqx.tree_at(
+            fixed, super().trainable(), replace_fn=lambda part: jax.tree.map(lambda _: False, part)
+        )
+
+    def begin(self, batches: Batches, key: Array) -> Self:
+        """Pseudo-inputs begin at training rows."""
+        prior = self.code_prior
+        if not isinstance(prior, PseudoInputs):
+            return self
+        rng, n_parts = host_generator(key), len(prior.inputs)
+        chosen = np.resize(rng.permutation(batches.train.n_rows), n_parts)
+        rows = np.asarray(
+            self.encoder.embed(jax.tree.map(lambda leaf: np.asarray(leaf)[chosen], batches.train))
+        )
+        inputs = rows + 0.05 * rng.normal(size=rows.shape)  # the same row twice must not stay twice the same
+        return eqx.tree_at(lambda model: model.code_prior.inputs, self, inputs.astype(np.float32))
+
+    def finish(self, batches: Batches, key: Array) -> Self:
+        """See how rows use the code."""
+        rows = jax.tree.map(np.asarray, batches.train if batches.held_out is None else batches.held_out)
+        n = min(rows.n_rows, _N_USED)
+        chosen = np.resize(np.sort(host_generator(key).permutation(rows.n_rows)[:n]), _N_USED)
+        usage = _usage(self, rows[chosen], jnp.int32(n), children(key, 1)[0])
+        return eqx.tree_at(lambda model: model.usage, self, jax.tree.map(np.asarray, usage))
+
+
+@eqx.filter_jit
+def _usage(model: VariationalModel, batch: Batch, n_rows: Array, key: Array) -> Usage:
+    """Of the first n_rows of a batch."""
+    posterior, prior = model.posterior(batch), model.prior
+    here = jnp.arange(batch.n_rows) < n_rows
+    of_rows = lambda values: jnp.sum(jnp.where(here[:, None], values, 0.0), axis=0) / n_rows  # noqa: E731
+    prior_mean, prior_variance = prior.moments()  # type: ignore[attr-defined]
+    ratio = posterior.variance() / prior_variance
+    divergence = 0.5 * ((posterior.mean - prior_mean) ** 2 / prior_variance + ratio - 1.0 - jnp.log(ratio))
+    variance = of_rows((posterior.mean - of_rows(posterior.mean)) ** 2)
+    codes = posterior.draw_one(key)
+
+    def log_mean(at: tuple[Array, Array]) -> Array:
+        """log of the mean of q(z | x_j) over rows, without and with the row that z came from: (2,) nats."""
+        code, i = at
+        each = posterior.log_prob(jnp.broadcast_to(code, posterior.mean.shape))
+        others = here & (jnp.arange(batch.n_rows) != i)
+        means = [
+            jax.nn.logsumexp(jnp.where(kept, each, -jnp.inf)) - jnp.log(jnp.maximum(jnp.sum(kept), 1))
+            for kept in (others, here)
+        ]
+        return jnp.stack(means)
+
+    logs = jax.lax.map(log_mean, (codes, jnp.arange(batch.n_rows)))
+    gap = of_rows(jnp.where(here[:, None], logs - prior.log_prob(codes)[:, None], 0.0))
+    return Usage(of_rows(divergence), variance, jnp.maximum(gap, 0.0))
+
+
+def n_said(posterior: str, n_components: int) -> int:
+    """Numbers that an encoder says of a code: mean and spread of each component, and the tilts of a full covariance."""
+    return 2 * n_components + (FullGaussian.n_tilts(n_components) if posterior == "full" else 0)
+
+
+def starting_prior(name: str, n_parts: int, n_components: int, n_inputs: int, key: Array) -> Any:
+    """The untrained prior of a name: "normal", "mixture", "vamp" or "flow"."""
+    if name == "mixture":
+        return Mixture.starting(n_parts, n_components, key)
+    if name == "vamp":
+        return PseudoInputs.starting(n_parts, n_inputs, key)
+    if name == "flow":
+        return FlowPrior.starting(n_components, key)
+    return StandardNormal(n_components)
+
+
+def warn_of_collapse(usage: Usage, stacklevel: int = 3) -> None:
+    """Say so where no component's mean differs from row to row."""
+    if np.all(np.isfinite(usage.variance)) and np.all(usage.variance < ACTIVE):
+        said = (
+            "The code says nothing of the rows (posterior collapse): every row is decoded alike. Either the columns "
+            "have nothing in common, or the divergence won: set free_bits=0.1, or beta below 1, or a longer warm_up."
+        )
+        warnings.warn(said, CollapseWarning, stacklevel=stacklevel)
