@@ -44,7 +44,7 @@ CASES = {
     "VAE": Case(VAE),
     "IWAE": Case(IWAE, {"n_draws": 4}),
     "Autoencoder": Case(Autoencoder),
-    "DenoisingAutoencoder": Case(DenoisingAutoencoder),
+    "DenoisingAutoencoder": Case(DenoisingAutoencoder, {"corruption_level": 0.1}),
 }
 
 

@@ -62,8 +62,11 @@ class DeterministicModel(CodeModel):
         return Loss(weighted_mean(error, batch.weight), {}, state)
 
     def held_out(self, batch: Batch, key: Array) -> Array:
-        """The same on rows as they are: reconstruction, not density."""
-        return self._at_unit_spread(batch, batch)
+        """The same on held-out rows, corrupted alike at every look where a family corrupts: no density.
+
+        Rows as they are would choose the weights that corrupt least, and keep the network from learning to denoise.
+        """
+        return self._at_unit_spread(batch, self.shown(batch, key))
 
     def _at_unit_spread(self, batch: Batch, shown: Batch) -> Array:
         free, common = self.decoder(self.join(self.encode(shown)), batch.given)

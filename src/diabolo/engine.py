@@ -24,6 +24,7 @@ __all__ = [
     "DivergenceWarning",
     "History",
     "InterruptedWarning",
+    "OnRound",
     "Run",
     "Schedule",
     "Training",

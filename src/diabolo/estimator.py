@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import abc
+import functools
 import os
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import equinox as eqx
@@ -89,17 +91,26 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 model, key = self.model_, key_of(seed, 0, 1)
                 before = engine.start(model)  # nothing is warmed up a second time
                 run = engine.fit(model, batches, schedule, key, training=before, on_round=on_round)
+                run = run._replace(model=run.model.finish(batches, key_of(seed, 1)))
             else:
-
-                def build(key: Array) -> Model:
-                    return self.build(schema, key).begin(batches, key)
-
-                run = restarts.best_of(self.n_init, build, batches, schedule, seed, on_round=on_round)
-        n_init = 1 if going_on else self.n_init
-        self._keep(schema, run.history, run.model.finish(batches, key_of(seed, n_init)), seed)
+                run = self._trained(functools.partial(self.build, schema), batches, schedule, seed, on_round)
+        self._keep(schema, run.history, run.model, seed)
         self._training, self._seen = None, self._sample(rows)
         self._judge(len(rows.values))
         return self
+
+    def _trained(
+        self,
+        build: Callable[[Array], Model],
+        batches: Batches,
+        schedule: engine.Schedule,
+        seed: int,
+        on_round: engine.OnRound | None,
+    ) -> engine.Run:
+        """The best of `n_init` starts, with what is fitted after training."""
+        begun = lambda key: build(key).begin(batches, key)  # noqa: E731
+        run = restarts.best_of(self.n_init, begun, batches, schedule, seed, on_round=on_round)
+        return run._replace(model=run.model.finish(batches, key_of(seed, self.n_init)))
 
     def _judge(self, n_rows: int) -> None:
         """A family's warnings of a fit to so many rows that went wrong."""

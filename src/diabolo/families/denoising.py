@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -9,18 +11,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from sklearn.utils.validation import check_is_fitted
 
-from diabolo.batches import Batch
-from diabolo.checks import OneOf, Range
+from diabolo import density, passes
+from diabolo.batches import Batch, Batches
+from diabolo.checks import OneOf, Range, refuse
+from diabolo.columns import Real
 from diabolo.deterministic import DeterministicModel
+from diabolo.engine import OnRound, Run, Schedule
 from diabolo.estimator import DiaboloEstimator
 from diabolo.joint import JointLikelihood
-from diabolo.model import Decoder, Encoder
+from diabolo.model import Decoder, Encoder, Model
 from diabolo.priors import MixturePrior
-from diabolo.table import Schema
+from diabolo.table import Rows, Schema
 from diabolo.wiring import Parts
 
 __all__ = ["DenoisingAutoencoder"]
+
+# tried where the level is not given: probabilities, or spreads of the column
+_LEVELS = {
+    "masking": (0.05, 0.1, 0.2, 0.4),
+    "gaussian": (0.1, 0.2, 0.4, 0.8),
+    "salt_and_pepper": (0.05, 0.1, 0.2, 0.4),
+    "permuting": (0.05, 0.1, 0.2, 0.4),
+}
 
 
 class DenoisingModel(DeterministicModel):
@@ -45,14 +59,37 @@ class DenoisingModel(DeterministicModel):
         return eqx.tree_at(lambda model: model.level, super().trainable(), replace=False)
 
     def shown(self, batch: Batch, key: Array) -> Batch:
-        """The corrupted rows, fresh at every step."""
+        """The corrupted rows, fresh at every step; a gap stays one."""
+        owner = self.likelihood.column_of_value
         if self.corruption == "gaussian":
             noise = self.level * jax.random.normal(key, batch.values.shape)
-            known = jnp.take(batch.observed, self.likelihood.column_of_value, axis=1)
+            known = jnp.take(batch.observed, owner, axis=1)
             return eqx.tree_at(lambda b: b.values, batch, jnp.where(known, batch.values + noise, 0.0))
-        kept = batch.observed & ~jax.random.bernoulli(key, self.level, batch.observed.shape)
-        values = jnp.where(jnp.take(kept, self.likelihood.column_of_value, axis=1), batch.values, 0.0)
-        return eqx.tree_at(lambda b: (b.values, b.observed), batch, (values, kept))
+        key_which, key_what = jax.random.split(key)
+        hit = batch.observed & jax.random.bernoulli(key_which, self.level, batch.observed.shape)
+        if self.corruption == "masking":
+            values = jnp.where(jnp.take(hit, owner, axis=1), 0.0, batch.values)
+            return eqx.tree_at(lambda b: (b.values, b.observed), batch, (values, batch.observed & ~hit))
+        if self.corruption == "salt_and_pepper":
+            source = _extremes(batch, owner, key_what)
+        else:
+            source = jax.random.randint(key_what, batch.observed.shape, 0, batch.n_rows)
+        # the whole cell of another row, unless it has a gap there
+        hit &= jnp.take_along_axis(batch.observed, source, axis=0)
+        other = jnp.take_along_axis(batch.values, jnp.take(source, owner, axis=1), axis=0)
+        values = jnp.where(jnp.take(hit, owner, axis=1), other, batch.values)
+        return eqx.tree_at(lambda b: b.values, batch, values)
+
+
+def _extremes(batch: Batch, owner: np.ndarray, key: Array) -> Array:
+    """For each cell a row of the batch that holds the least or the most of its column: (n_rows, n_columns).
+
+    Of levels the first encoded cell is compared: one that is that level, and one that is another.
+    """
+    first = batch.values[:, np.unique(owner, return_index=True)[1]]
+    low = jnp.argmin(jnp.where(batch.observed, first, jnp.inf), axis=0)
+    high = jnp.argmax(jnp.where(batch.observed, first, -jnp.inf), axis=0)
+    return jnp.where(jax.random.bernoulli(key, 0.5, batch.observed.shape), low, high)
 
 
 class DenoisingAutoencoder(DiaboloEstimator):
@@ -71,8 +108,11 @@ class DenoisingAutoencoder(DiaboloEstimator):
     given : names of columns that are conditions: every density is then log p(rest | given)
     image_shape : (height, width[, channels]) of rows that are flattened images
     network : factory `(n_inputs, n_outputs, key) -> eqx.Module` used for encoder and decoder
-    corruption : "masking" hides cells of a row, "gaussian" adds noise to the encoded row
-    corruption_level : probability that a cell is hidden; standard deviation of the noise, in spreads of the column
+    corruption : what training does to a row: "masking" hides cells, "gaussian" adds noise to the encoded row,
+        "salt_and_pepper" puts the column's least or largest value of the batch in a cell, "permuting" another row's
+    corruption_level : probability that a cell is hit; of "gaussian" the standard deviation, in spreads of the column.
+        "auto" trains at four levels and keeps the one of the most held-out nats: the error of reconstruction would
+        always prefer none
     batch_size, learning_rate, max_steps : of training; "auto" suits the data
     early_stopping : stop when the held-out error has not fallen for `n_iter_no_change` rounds of 100 steps
     validation_fraction : share of the rows held out for that, and for the noise
@@ -87,6 +127,7 @@ class DenoisingAutoencoder(DiaboloEstimator):
     n_features_in_, feature_names_in_ : of the training data
     n_iter_, n_steps_ : rounds and steps trained
     loss_curve_, validation_scores_, best_validation_score_ : per round, nats per row at unit spread
+    corruption_level_ : the level trained at
     density_kind_ : "bound" on the density under a prior borrowed for the codes: a Gaussian mixture, fitted after
         training, its size by BIC. The training objective itself defines no p(x)
 
@@ -109,8 +150,8 @@ class DenoisingAutoencoder(DiaboloEstimator):
     _finishes: ClassVar[bool] = True
     _constraints: ClassVar[dict[str, list[Any]]] = {
         **DiaboloEstimator._constraints,
-        "corruption": [OneOf("masking", "gaussian")],
-        "corruption_level": [Range(0.0)],
+        "corruption": [OneOf(*_LEVELS)],
+        "corruption_level": [DiaboloEstimator._auto, Range(0.0)],
     }
 
     def __init__(
@@ -124,7 +165,7 @@ class DenoisingAutoencoder(DiaboloEstimator):
         image_shape=None,
         network=None,
         corruption="masking",
-        corruption_level=0.1,
+        corruption_level="auto",
         batch_size="auto",
         learning_rate="auto",
         max_steps="auto",
@@ -159,5 +200,77 @@ class DenoisingAutoencoder(DiaboloEstimator):
     def build(self, schema: Schema, key: Array) -> DenoisingModel:
         """The untrained network for a table."""
         parts = Parts.of(self, schema, key, n_said=int)
-        level = np.float32(self.corruption_level)
+        chosen = self.corruption_level
+        level = np.asarray(_LEVELS[self.corruption][1] if chosen == "auto" else chosen, np.float32)
         return DenoisingModel(**parts.fields(), **parts.borrowed(), level=level, corruption=self.corruption)
+
+    def _trained(
+        self,
+        build: Callable[[Array], Model],
+        batches: Batches,
+        schedule: Schedule,
+        seed: int,
+        on_round: OnRound | None,
+    ) -> Run:
+        if self.corruption_level != "auto":
+            return super()._trained(build, batches, schedule, seed, on_round)
+        judged = batches.train if batches.held_out is None else batches.held_out
+        rows = Rows(
+            *(np.asarray(part) for part in (judged.values, judged.observed, judged.given)),
+            np.zeros(judged.n_rows),
+        )
+        best: tuple[float, Run] | None = None
+        for level in _LEVELS[self.corruption]:
+            at_level = functools.partial(_at_level, build, level)
+            run = super()._trained(at_level, batches, schedule, seed, on_round)
+            assert isinstance(run.model, DenoisingModel)
+            nats = float(np.mean(density.importance_reading(run.model, rows, density.N_DRAWS, seed).values))
+            if best is None or nats > best[0]:
+                best = (nats, run)
+            if run.history.stopped == "interrupt":
+                break
+        assert best is not None
+        return best[1]
+
+    @property
+    def corruption_level_(self) -> float:
+        check_is_fitted(self, "model_")
+        return float(self.model_.level)
+
+    def denoise(self, X: Any) -> Any:
+        """Rows as they would be without corruption, through encoder and decoder, in the container of X.
+
+        What `reconstruct` gives: the network was taught to give back the clean row.
+        """
+        return self.reconstruct(X)
+
+    def log_density_gradient(self, X: Any) -> np.ndarray:
+        """Gradient of log p, read off the residual: (r(x) - x) / σ², (n_rows, n_features), per unit of each column.
+
+        Of a row smoothed by the noise, so best at small levels; with as many components as columns, for a narrow code
+        leaves the gradient off its sheet out. nan at gaps. It needs `corruption="gaussian"` and real columns without
+        atoms.
+
+        Source: Alain & Bengio 2014, theorem 1, arXiv:1211.4246; Vincent 2011.
+        """
+        rows = self._encode(X)
+        if self.corruption != "gaussian" or not self.corruption_level_:
+            want = "'gaussian' at a level above 0"
+            raise refuse("log_density_gradient", got=f"corruption {self.corruption!r}", want=want)
+        places, scales = self.schema_.layout.places, []
+        for place in places:
+            kind, column = place.kind, self.schema_.columns[place.column]
+            if not isinstance(kind, Real) or kind.atoms:
+                what, want = f"log_density_gradient, column {column.name!r}", "real columns without atoms"
+                raise refuse(what, got=f"kind {kind.name!r}", want=want)
+            scales.append(kind.scale)
+        residual = passes.means(self.model_, passes.codes(self.model_, rows), rows.given) - rows.values
+        out = np.full((len(residual), len(self.schema_.columns)), np.nan)
+        for i, (place, scale) in enumerate(zip(places, scales, strict=True)):
+            slope = residual[:, place.start] / (self.corruption_level_**2 * scale)
+            out[:, place.column] = np.where(rows.observed[:, i], slope, np.nan)
+        return out
+
+
+def _at_level(build: Callable[[Array], Model], level: float, key: Array) -> Model:
+    return eqx.tree_at(lambda model: model.level, build(key), np.asarray(level, np.float32))
