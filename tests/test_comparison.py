@@ -66,9 +66,9 @@ def test_rows_outside_the_support_are_counted_and_left_out():
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        (Gain(4.123, 0.1, 812, 0, "bound"), "4.12 ± 0.1 nats per row better than independent columns (lower bound)"),
-        (Gain(-0.5, 0.02, 9, 0, "exact"), "0.5 ± 0.02 nats per row worse than independent columns"),
-        (Gain(12.0, 0.3, 9, 0, "estimate"), "12 ± 0.3 nats per row better than independent columns (estimate)"),
+        (Gain(4.123, 0.1, 812, 0, "bound"), "4.1 ± 0.1 nats per row better than independent columns (lower bound)"),
+        (Gain(-0.5, 0.02, 9, 0, "exact"), "0.50 ± 0.02 nats per row worse than independent columns"),
+        (Gain(12.0, 0.3, 9, 0, "estimate"), "12.0 ± 0.3 nats per row better than independent columns (estimate)"),
     ],
 )  # fmt: skip
 def test_a_gain_says_what_it_is(found, said):

@@ -23,6 +23,8 @@ class DrawsCodes(Protocol):
 
     def log_prob(self, codes: Array) -> Array: ...
 
+    def moments(self) -> tuple[Array, Array]: ...
+
 
 class Posterior(Protocol):
     """A Gaussian per row, q(z | x): what an encoder says of a code.

@@ -15,7 +15,7 @@ from diabolo import passes
 from diabolo.checks import Range, refuse
 from diabolo.table import Schema, rows_at
 
-__all__ = ["Entry", "Gain", "compare", "gain", "gains", "independent_columns"]
+__all__ = ["Entry", "Gain", "compare", "gain", "gains", "independent_columns", "with_error"]
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Gain:
     def __str__(self) -> str:
         said = {"bound": " (lower bound)", "estimate": " (estimate)"}.get(self.kind, "")
         way = "better" if self.mean >= 0 else "worse"
-        size, error = abs(self.mean), self.standard_error
-        return f"{size:.3g} ± {error:.1g} nats per row {way} than independent columns{said}"
+        size = with_error(abs(self.mean), self.standard_error)
+        return f"{size} nats per row {way} than independent columns{said}"
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,12 @@ class Entry:
     behind_error: float
     seconds: float
     estimator: Any
+
+
+def with_error(value: float, error: float) -> str:
+    """`4.55 ± 0.04`: as many decimals as the error deserves."""
+    digits = 0 if error >= 10.0 else 1 if error >= 0.1 else 2
+    return f"{value:,.{digits}f} ± {error:,.{digits}f}"
 
 
 def independent_columns(schema: Schema, X: Any) -> np.ndarray:

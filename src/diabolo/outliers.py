@@ -106,6 +106,7 @@ class Blame:
     excess : (n_rows, n_features), the same minus what is usual in the column: cells of different columns compare
     expected : per column (n_rows,), the middle of p(cell | other cells)
     low, high : (n_rows, n_features), its central 90 % in the column's units; nan where levels have no order
+    values : (n_rows, n_features), the cells themselves in the same units; nan likewise, and at gaps
     """
 
     columns: tuple[str | int, ...]
@@ -114,6 +115,13 @@ class Blame:
     expected: list[np.ndarray]
     low: np.ndarray
     high: np.ndarray
+    values: np.ndarray
+
+    def part(self, rows: np.ndarray) -> Blame:
+        """The same for some rows."""
+        per_column = [column[rows] for column in self.expected]
+        arrays = (self.nats[rows], self.excess[rows], per_column, self.low[rows], self.high[rows])
+        return Blame(self.columns, *arrays, self.values[rows])
 
     def worst(self) -> np.ndarray:
         """(n_rows,) place of the column with the largest excess."""
@@ -143,7 +151,7 @@ def blame(estimator: Any, X: Any, usual: np.ndarray | None = None) -> Blame:
     n_features = len(schema.columns)
     whole = schema.encode(X)
     n_rows = len(whole.values)
-    nats, low, high = (np.full((n_rows, n_features), np.nan) for _ in range(3))
+    nats, low, high, cells_seen = (np.full((n_rows, n_features), np.nan) for _ in range(4))
     expected: list[np.ndarray] = [np.full(n_rows, np.nan) for _ in range(n_features)]
     for i, place, left in _hidden_in_turn(schema, X, n_rows):
         nats[:, place.column] = _nats_of_cell(model, schema, whole, left, i, seed)
@@ -154,7 +162,9 @@ def blame(estimator: Any, X: Any, usual: np.ndarray | None = None) -> Blame:
         if values.dtype != object and place.kind.ranked:
             ends = np.quantile(values.reshape(n_rows, -1), [0.05, 0.95], axis=1)
             low[:, place.column], high[:, place.column] = ends
-    return Blame(schema.names, nats, nats - usual, expected, low, high)
+            own = place.kind.decode(whole.values[:, place.start : place.stop].astype(np.float64))
+            cells_seen[:, place.column] = np.where(whole.observed[:, i], own, np.nan)
+    return Blame(schema.names, nats, nats - usual, expected, low, high, cells_seen)
 
 
 def cell_nats(estimator: Any, X: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -34,7 +34,7 @@ def bar(name: str, shown: bool) -> Iterator[OnRound | None]:
             best = history.best
             note = f"loss {history.losses[-1]:.3f}"
             if not math.isnan(best):
-                note += f", held out {best:.3f} nats/row"
+                note += f", best held-out loss {-best:.3f}"
             shown_bar.update(task, completed=n_done, total=n_steps, note=note)
 
         yield on_round

@@ -26,7 +26,7 @@ from diabolo.table import Schema
 
 __all__ = ["load", "save"]
 
-_FORMAT = "diabolo-1"
+_FORMAT = "diabolo-2"
 _FITTED = ("n_iter_", "n_steps_", "loss_curve_", "validation_scores_", "best_validation_score_", "_seed")
 
 

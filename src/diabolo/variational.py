@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from scipy.special import logsumexp
 
 from diabolo.batches import Batch, Batches
 from diabolo.codes import DiagonalGaussian, DrawsCodes, FullGaussian, LocalStrata, Posterior
 from diabolo.joint import JointLikelihood
-from diabolo.keys import children, host_generator
+from diabolo.keys import host_generator
 from diabolo.model import CodeModel, Decoder, Encoder, State
 from diabolo.objectives import warm_up
 from diabolo.priors import FlowPrior, Mixture, PseudoInputs, StandardNormal
@@ -184,38 +185,43 @@ class VariationalModel(CodeModel):
     def finish(self, batches: Batches, key: Array) -> Self:
         """See how rows use the code."""
         rows = jax.tree.map(np.asarray, batches.train if batches.held_out is None else batches.held_out)
-        n = min(rows.n_rows, _N_USED)
-        chosen = np.resize(np.sort(host_generator(key).permutation(rows.n_rows)[:n]), _N_USED)
-        usage = _usage(self, rows[chosen], jnp.int32(n), children(key, 1)[0])
-        return eqx.tree_at(lambda model: model.usage, self, jax.tree.map(np.asarray, usage))
+        rng, n = host_generator(key), min(rows.n_rows, _N_USED)
+        chosen = np.resize(np.sort(rng.permutation(rows.n_rows)[:n]), _N_USED)
+        usage = _usage(self, rows[chosen], n, rng)
+        return eqx.tree_at(lambda model: model.usage, self, usage)
+
+
+def _usage(model: VariationalModel, batch: Batch, n_rows: int, rng: np.random.Generator) -> Usage:
+    """Of the first n_rows of a batch; on the host, for the program that would do it costs the first fit a second."""
+    said = [np.asarray(part, np.float64)[:n_rows] for part in _posterior_of(model, batch)]
+    mean, variance, axes, inverse, spread = said
+    codes = mean + np.einsum("nkl,nl->nk", axes, spread * rng.normal(size=mean.shape))
+    whole = np.resize(codes, (batch.n_rows, codes.shape[1])).astype(
+        np.float32
+    )  # of one size for every n_rows
+    log_prior, prior_mean, prior_variance = (np.asarray(part, np.float64) for part in _prior_of(model, whole))
+    ratio = variance / prior_variance
+    divergence = 0.5 * ((mean - prior_mean) ** 2 / prior_variance + ratio - 1.0 - np.log(ratio))
+    white = np.einsum("jkl,ijl->ijk", inverse, codes[:, None] - mean) / spread
+    log_q = -np.sum(0.5 * white**2 + np.log(spread) + 0.5 * np.log(2.0 * np.pi), axis=2)  # of code i by row j
+    log_means = [logsumexp(log_q, axis=1) - np.log(n_rows)]
+    np.fill_diagonal(log_q, -np.inf)
+    log_means.insert(0, logsumexp(log_q, axis=1) - np.log(max(n_rows - 1, 1)))
+    gap = [np.mean(log_mean - log_prior[:n_rows]) for log_mean in log_means]
+    told = (divergence.mean(axis=0), mean.var(axis=0), np.maximum(gap, 0.0))
+    return Usage(*(np.asarray(one, np.float32) for one in told))  # type: ignore[arg-type]
 
 
 @eqx.filter_jit
-def _usage(model: VariationalModel, batch: Batch, n_rows: Array, key: Array) -> Usage:
-    """Of the first n_rows of a batch."""
-    posterior, prior = model.posterior(batch), model.prior
-    here = jnp.arange(batch.n_rows) < n_rows
-    of_rows = lambda values: jnp.sum(jnp.where(here[:, None], values, 0.0), axis=0) / n_rows  # noqa: E731
-    prior_mean, prior_variance = prior.moments()  # type: ignore[attr-defined]
-    ratio = posterior.variance() / prior_variance
-    divergence = 0.5 * ((posterior.mean - prior_mean) ** 2 / prior_variance + ratio - 1.0 - jnp.log(ratio))
-    variance = of_rows((posterior.mean - of_rows(posterior.mean)) ** 2)
-    codes = posterior.draw_one(key)
+def _posterior_of(model: VariationalModel, batch: Batch) -> tuple[Array, ...]:
+    posterior = model.posterior(batch)
+    return posterior.mean, posterior.variance(), *posterior.frame()
 
-    def log_mean(at: tuple[Array, Array]) -> Array:
-        """log of the mean of q(z | x_j) over rows, without and with the row that z came from: (2,) nats."""
-        code, i = at
-        each = posterior.log_prob(jnp.broadcast_to(code, posterior.mean.shape))
-        others = here & (jnp.arange(batch.n_rows) != i)
-        means = [
-            jax.nn.logsumexp(jnp.where(kept, each, -jnp.inf)) - jnp.log(jnp.maximum(jnp.sum(kept), 1))
-            for kept in (others, here)
-        ]
-        return jnp.stack(means)
 
-    logs = jax.lax.map(log_mean, (codes, jnp.arange(batch.n_rows)))
-    gap = of_rows(jnp.where(here[:, None], logs - prior.log_prob(codes)[:, None], 0.0))
-    return Usage(of_rows(divergence), variance, jnp.maximum(gap, 0.0))
+@eqx.filter_jit
+def _prior_of(model: VariationalModel, codes: Array) -> tuple[Array, ...]:
+    prior = model.prior
+    return prior.log_prob(codes), *prior.moments()
 
 
 def n_said(posterior: str, n_components: int) -> int:

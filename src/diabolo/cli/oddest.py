@@ -24,15 +24,17 @@ class Odd:
     Attributes
     ----------
     row : its line, its name or its number
-    surprise : nats above what is usual, of the row with its gaps or of its oddest cell, whichever is more
+    surprise : nats above what is usual, of the row with its gaps or of its oddest cell, whichever is further out
+    oddness : how far out that is among all rows: above 3, beyond Tukey's outer fence; the list is sorted by it
     percentile : per cent of the held-out rows, or of all rows, whose surprise is less than the row's own
-    column : the cell to blame; None where cells are too many to blame one
+    column : the cell to blame; None where no single one is, or cells are too many
     value, expected : of that cell, and the middle of its law given the row's other cells
     low, high : that law's central 90 %; None where levels have no order
     """
 
     row: str
     surprise: float
+    oddness: float
     percentile: float
     column: str | None = None
     value: str | None = None
@@ -63,8 +65,9 @@ def oddest(estimator: Any, table: FileTable, n: int, held_out: Any = None) -> li
     n : how many
     held_out : rows that were not trained on, or their positions, which say what is usual; None takes all rows
     """
-    from diabolo.report.oddities import blamed, percentiles, ranked, surprises
+    from diabolo.report.oddities import blamed, fences, percentiles, ranked, surprises
     from diabolo.report.subject import Subject
+    from diabolo.report.words import GUILTY
     from diabolo.table import read_table
 
     subject = Subject.of(estimator, table.data, held_out, max_rows=len(table))
@@ -78,11 +81,24 @@ def oddest(estimator: Any, table: FileTable, n: int, held_out: Any = None) -> li
     schema = estimator.schema_
     if len(schema.columns) > MAX_COLUMNS or not schema.layout.places:
         rows = np.argsort(-surprise, kind="stable")[:n]
-        return [Odd(name(subject.places[row]), float(surprise[row]), float(below[row])) for row in rows]
+        spread = fences(subject, surprise)
+        return [
+            Odd(
+                name(subject.places[row]),
+                float(surprise[row]),
+                float(spread(surprise[row])),
+                float(below[row]),
+            )
+            for row in rows
+        ]
     found = ranked(subject, surprise, blamed(subject)["usual"], n)
     source = schema.checked(read_table(subject.view.take(found.places)))
     odd = []
     for i, (row, j) in enumerate(zip(found.places, found.blame.worst(), strict=True)):
+        nats, out, percentile = float(found.nats[row]), float(found.oddness[row]), float(below[row])
+        if not found.blame.excess[i, j] >= GUILTY:
+            odd.append(Odd(name(subject.places[row]), nats, out, percentile))
+            continue
         column = schema.columns[j]
         value = schema.values_of(source, j, j)[i]
         ends = [
@@ -90,8 +106,7 @@ def oddest(estimator: Any, table: FileTable, n: int, held_out: Any = None) -> li
             for end in (found.blame.low[i, j], found.blame.high[i, j])
         ]
         said = (_shown(column, value), _shown(column, found.blame.expected[j][i]), *ends)
-        nats, percentile = float(found.oddness[row]), float(below[row])
-        odd.append(Odd(name(subject.places[row]), nats, percentile, str(column.name), *said))
+        odd.append(Odd(name(subject.places[row]), nats, out, percentile, str(column.name), *said))
     return odd
 
 
@@ -111,4 +126,4 @@ def _shown(column: Any, value: Any) -> str:
     if kind.name not in {"real", "positive", "count"}:
         return f"{value:g}"
     step = 1.0 if kind.name == "count" else kind.resolution
-    return f"{value:,.{decimals(step, float(getattr(kind, 'scale', None) or 1.0))}f}"
+    return f"{value:.{decimals(step, float(getattr(kind, 'scale', None) or 1.0))}f}"

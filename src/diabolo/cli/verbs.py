@@ -278,8 +278,8 @@ def outliers(
     """List the N oddest rows, the cell to blame in each, and what was expected there.
 
     Columns: row (its line, name or number); surprise, nats above what is usual, of the row or of its oddest cell;
-    percentile, of rows that surprise less as a whole; column, value, expected; low and high, which hold 90 % of what
-    was expected of a number.
+    oddness, how far out that is, 3 being Tukey's outer fence; percentile, of rows that surprise less as a whole;
+    column, value, expected; low and high, which hold 90 % of what was expected of a number.
     """
     import pyarrow as pa
 

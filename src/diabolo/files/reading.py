@@ -162,7 +162,11 @@ def nearest_file(path: Path) -> str:
     """A sentence that offers the file beside `path` that is spelled most like it, or nothing."""
     if not path.absolute().parent.is_dir():
         return ""
-    stems = {entry.stem: entry for entry in sorted(path.absolute().parent.iterdir()) if entry.stem}
+    beside = [entry for entry in sorted(path.absolute().parent.iterdir()) if entry.stem]
+    beside.sort(
+        key=lambda entry: entry.suffix == path.suffix
+    )  # of one stem the file of the same ending counts
+    stems = {entry.stem: entry for entry in beside}
     close = difflib.get_close_matches(path.stem, stems, n=1, cutoff=0.7)  # endings would make all alike
     return f"Did you mean {str(path.parent / stems[close[0]].name)!r}?" if close else ""
 

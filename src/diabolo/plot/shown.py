@@ -133,8 +133,8 @@ def histogram(
     """Shares of rows, and of draws, per bin.
 
     The bins span the central 99.6 % of the rows, and of the draws as far as these reach a quarter of that
-    beyond; what lies outside counts in the outermost. Their width is a whole number of steps of the column's
-    resolution, or the grid would beat against them.
+    beyond; what lies outside counts in the outermost, and `beyond` says how many rows that are, below and above.
+    The bins' width is a whole number of steps of the column's resolution, or the grid would beat against them.
     """
     rows = rows[np.isfinite(rows)]
     low, high = np.quantile(rows, CENTRAL) if len(rows) else (0.0, 1.0)
@@ -152,7 +152,8 @@ def histogram(
     shares = [_shares(rows, edges)]
     if draws is not None:
         shares.append(_shares(draws[np.isfinite(draws)], edges))
-    return {"edges": edges.tolist(), **dict(zip(["rows", "draws"], shares, strict=False))}
+    outside = [int(np.sum(rows < edges[0])), int(np.sum(rows > edges[-1]))]
+    return {"edges": edges.tolist(), "beyond": outside, **dict(zip(["rows", "draws"], shares, strict=False))}
 
 
 def _shares(values: np.ndarray, edges: np.ndarray) -> list[float]:

@@ -42,6 +42,8 @@ function histogramSpec(told, { width, height, title = null, description, draws =
   const type = clock ? "temporal" : "quantitative";
   const axis = { tickCount: 4, ...(!clock && Math.max(...ends.map(Math.abs)) >= 1e5 ? { format: "~s" } : {}) };
   const x = { field: "from", type, scale: { domain: ends, nice: false, zero: false }, axis, title };
+  const [below, above] = told.beyond || [0, 0];
+  const outside = [...(below ? [{ at: ends[0], text: `← ${below} more` }] : []), ...(above ? [{ at: ends[1], text: `${above} more →` }] : [])];
   const y = { field: "share", type: "quantitative", axis: null };
   return {
     width, height, description, padding: 2,
@@ -50,7 +52,9 @@ function histogramSpec(told, { width, height, title = null, description, draws =
         encoding: { x, x2: { field: "to" }, y, y2: { datum: 0 } } },
       ...(draws && told.draws ? [{ data: { values: line }, mark: { type: "line", color: DRAWS, strokeWidth: 1.6 },
         encoding: { x: { ...x, field: "at" }, y: { ...y, field: "drawn" } } }] : []),
-      selectedLayer({ x: { ...x, field: "at" } }, { type: "rule", strokeWidth: 2 }),
+      ...outside.map((one) => ({ data: { values: [one] }, mark: { type: "text", align: one.at === ends[0] ? "left" : "right", baseline: "top",
+        color: SOFT, fontSize: 10 }, encoding: { x: { ...x, field: "at" }, y: { value: 0 }, text: { field: "text" } } })),
+      selectedLayer({ x: { ...x, field: "at" } }, { type: "rule", strokeWidth: 2, clip: true }),
     ],
   };
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from diabolo.table import Column
 __all__ = [
     "blamed",
     "cell_of",
+    "fences",
     "odd_images",
     "oddities",
     "percentiles",
@@ -110,12 +112,14 @@ class Ranked(NamedTuple):
     """The oddest rows, the oddest first.
 
     places : (n,) which of the rows looked at
-    oddness : (n_rows,) nats of all rows looked at: their surprise, or the excess of their oddest cell if that is more
+    nats : (n_rows,) of all rows looked at: their surprise, or the excess of their oddest cell, whichever is further out
+    oddness : (n_rows,) how far out that is, above 3 beyond the outer fence
     blame : of the oddest rows' cells
     n_hidden : rows whose cells were hidden one by one
     """
 
     places: np.ndarray
+    nats: np.ndarray
     oddness: np.ndarray
     blame: outliers.Blame
     n_hidden: int
@@ -137,39 +141,61 @@ def ranked(subject: Subject, surprise: np.ndarray, usual: np.ndarray, n: int = N
         excess = np.full((view.n_rows, len(schema.columns)), np.nan)
         left_out = outliers.leave_one_out(subject.estimator, view.X)
         excess[:, columns] = left_out - np.nanmedian(left_out, axis=0)
-    oddness = np.maximum(surprise, _worst(excess))
+    whole, worst = fences(subject, surprise), fences(subject, _worst(excess))
+    oddness = np.maximum(whole(surprise), worst(_worst(excess)))
     candidates = _candidates(subject, oddness, surprise, max(n, N_CANDIDATES))
-    if not hidden_all:
-        excess = outliers.cell_nats(subject.estimator, view.take(candidates))[0] - usual
-        oddness[candidates] = np.maximum(surprise[candidates], _worst(excess))
-    places = candidates[np.argsort(-oddness[candidates], kind="stable")[:n]]
-    blame = outliers.blame(subject.estimator, view.take(places), usual)
-    return Ranked(places, oddness, blame, view.n_rows if hidden_all else len(candidates))
+    blame = _within_reason(outliers.blame(subject.estimator, view.take(candidates), usual))
+    excess[candidates] = blame.excess
+    cells = _worst(excess)
+    oddness = np.maximum(whole(surprise), worst(cells))
+    nats = np.where(worst(cells) > whole(surprise), cells, surprise)
+    order = np.argsort(-oddness[candidates], kind="stable")[:n]
+    return Ranked(
+        candidates[order],
+        nats,
+        oddness,
+        blame.part(order),
+        view.n_rows if hidden_all else len(candidates),
+    )
+
+
+def fences(subject: Subject, values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """A measure in its own spread: widths of the middle half above it, so that two measures compare (Tukey 1977)."""
+    drawn = values[subject.drawn_rows] if subject.drawn_rows is not None else values
+    known = drawn[np.isfinite(drawn)]
+    low, high = np.quantile(known, [0.25, 0.75]) if len(known) else (0.0, 0.0)
+    return lambda some: (some - high) / max(high - low, 0.1)
+
+
+def _within_reason(blame: outliers.Blame) -> outliers.Blame:
+    """No blame for a cell within the range that is expected of it, however much likelier a value beside it may be."""
+    seen = blame.values
+    expected = (seen >= blame.low) & (seen <= blame.high)
+    return replace(blame, excess=np.where(expected, np.minimum(blame.excess, 0.0), blame.excess))
 
 
 def oddities(subject: Subject, surprise: np.ndarray, usual: np.ndarray) -> dict[str, Any]:
     """The oddest rows of a table and what is wrong with them."""
     found = ranked(subject, surprise, usual)
     return {
-        **_far_out(subject, found.oddness),
+        "n_odd": _n_far_out(subject, found.oddness),
         "n_hidden": found.n_hidden,
         "usual": [0.0 if np.isnan(one) else float(one) for one in usual],
         "rows": [
-            _odd_row(subject, int(row), at, found.blame, float(found.oddness[row]))
+            _odd_row(subject, int(row), at, found.blame)
+            | {"nats": float(found.nats[row]), "oddness": float(found.oddness[row])}
             for at, row in enumerate(found.places)
         ],
     }
 
 
-def _far_out(subject: Subject, oddness: np.ndarray) -> dict[str, Any]:
-    """How many rows lie beyond the outer fence, three times the middle half's width above it (Tukey 1977).
+def _n_far_out(subject: Subject, oddness: np.ndarray) -> int:
+    """How many rows lie beyond the outer fence, three widths of the middle half above it (Tukey 1977).
 
     Counted among the rows drawn at random alone, where more were added for being odd.
     """
     oddness = oddness[subject.drawn_rows] if subject.drawn_rows is not None else oddness
-    low, high = np.quantile(oddness, [0.25, 0.75])
-    fence = float(high + 3.0 * (high - low))
-    return {"n_odd": int(np.sum(oddness > fence)), "fence": fence}
+    return int(np.sum(oddness > 3.0))
 
 
 def _worst(excess: np.ndarray) -> np.ndarray:
@@ -187,7 +213,7 @@ def _candidates(subject: Subject, oddness: np.ndarray, surprise: np.ndarray, n: 
     return np.unique(np.concatenate(chosen))
 
 
-def _odd_row(subject: Subject, row: int, at: int, blame: outliers.Blame, oddness: float) -> dict[str, Any]:
+def _odd_row(subject: Subject, row: int, at: int, blame: outliers.Blame) -> dict[str, Any]:
     """One row: its cells, what was expected in each place, and which one is guilty."""
     columns, view = subject.schema.columns, subject.view
     cells = view.part(np.array([row]))
@@ -198,7 +224,6 @@ def _odd_row(subject: Subject, row: int, at: int, blame: outliers.Blame, oddness
     worst = int(np.argmax(np.where(np.isnan(excess), -np.inf, excess)))
     return {
         "place": row,
-        "oddness": oddness,
         "guilty": worst if excess[worst] >= words.GUILTY else None,
         "cells": [
             {
@@ -254,6 +279,7 @@ def odd_images(subject: Subject, surprise: np.ndarray, n: int = 8) -> dict[str, 
     """The most surprising images, and where in them: every pixel's blame by importance-weighted leaving out."""
     view = subject.view
     surprise = np.minimum(np.where(np.isnan(surprise), 0.0, surprise), MOST)
+    oddness = fences(subject, surprise)(surprise)
     order = np.argsort(-surprise, kind="stable")[:n]
     usual = np.nanmean(_pixel_nats(subject, View(subject.drawn.X[:N_USUAL_IMAGES], subject.schema)), axis=0)
     heat = np.nan_to_num(_pixel_nats(subject, view.part(order)) - usual)
@@ -261,11 +287,12 @@ def odd_images(subject: Subject, surprise: np.ndarray, n: int = 8) -> dict[str, 
     pictures = heat.reshape(n if len(order) == n else len(order), *shape)
     pictures = pictures.sum(axis=-1) if len(shape) == 3 else pictures
     return {
-        **_far_out(subject, surprise),
+        "n_odd": _n_far_out(subject, oddness),
         "rows": [
             {
                 "place": int(row),
-                "oddness": float(surprise[row]),
+                "nats": float(surprise[row]),
+                "oddness": float(oddness[row]),
                 "heat": np.clip(pictures[at], 0.0, None).round(3).tolist(),
             }
             for at, row in enumerate(order)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from diabolo.comparison import Gain
+from diabolo.comparison import Gain, with_error
 
 __all__ = [
     "CLAIMS",
@@ -122,7 +122,7 @@ def _how_much_structure(summary: dict[str, Any]) -> str:
     if gain["mean"] is None:
         return f"{who} gives none of these {thing}s a density, so its structure cannot be judged."
     mean, error = gain["mean"], gain["standard_error"] or 0.0
-    size = f"{signed(abs(mean), _digits(error))} ± {error:.{_digits(error)}f} nats per {thing}"
+    size = f"{with_error(abs(mean), error)} nats per {thing}"
     if mean < -2 * error:
         text = (
             f"{who} describes {article} {thing} {size} worse than independent {parts} do ({claim}), {where}"
@@ -132,10 +132,6 @@ def _how_much_structure(summary: dict[str, Any]) -> str:
     if mean <= 2 * error:
         return f"{text}. That is no clear structure: the {parts} may well be unrelated."
     return f"{text}. Knowing how the {parts} hang together makes a typical {thing} {_times(mean)} likelier."
-
-
-def _digits(error: float) -> int:
-    return 2 if error < 0.1 else 1 if error < 10 else 0
 
 
 def _times(gain: float) -> str:
@@ -163,7 +159,7 @@ def oddest(summary: dict[str, Any]) -> str:
     worst = summary["odd"]["rows"][0]
     labels = dict(zip(summary["rows"]["places"], summary["rows"]["labels"], strict=True))
     label = str(labels[worst["place"]])
-    size = f"{signed(worst['oddness'], 0)} nats of surprise"
+    size = f"{signed(worst['nats'], 0)} nats of surprise"
     if summary["read"]["image_shape"]:
         return f"{label}: {size}"
     named = why(worst, summary["columns"], 1)
