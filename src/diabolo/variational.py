@@ -196,10 +196,9 @@ def _usage(model: VariationalModel, batch: Batch, n_rows: int, rng: np.random.Ge
     said = [np.asarray(part, np.float64)[:n_rows] for part in _posterior_of(model, batch)]
     mean, variance, axes, inverse, spread = said
     codes = mean + np.einsum("nkl,nl->nk", axes, spread * rng.normal(size=mean.shape))
-    whole = np.resize(codes, (batch.n_rows, codes.shape[1])).astype(
-        np.float32
-    )  # of one size for every n_rows
-    log_prior, prior_mean, prior_variance = (np.asarray(part, np.float64) for part in _prior_of(model, whole))
+    whole = np.resize(codes, (batch.n_rows, codes.shape[1]))  # of one size for every n_rows
+    of_prior = _prior_of(model, jnp.asarray(whole, jnp.float32))
+    log_prior, prior_mean, prior_variance = (np.asarray(part, np.float64) for part in of_prior)
     ratio = variance / prior_variance
     divergence = 0.5 * ((mean - prior_mean) ** 2 / prior_variance + ratio - 1.0 - np.log(ratio))
     white = np.einsum("jkl,ijl->ijk", inverse, codes[:, None] - mean) / spread

@@ -133,7 +133,8 @@ def histogram(
     """Shares of rows, and of draws, per bin.
 
     The bins span the central 99.6 % of the rows, and of the draws as far as these reach a quarter of that
-    beyond; what lies outside counts in the outermost, and `beyond` says how many rows that are, below and above.
+    beyond; what lies outside counts in the outermost, and `beyond` says how many rows lie
+    a tenth of the span further out, below and above.
     The bins' width is a whole number of steps of the column's resolution, or the grid would beat against them.
     """
     rows = rows[np.isfinite(rows)]
@@ -152,7 +153,8 @@ def histogram(
     shares = [_shares(rows, edges)]
     if draws is not None:
         shares.append(_shares(draws[np.isfinite(draws)], edges))
-    outside = [int(np.sum(rows < edges[0])), int(np.sum(rows > edges[-1]))]
+    far = 0.1 * (edges[-1] - edges[0])
+    outside = [int(np.sum(rows < edges[0] - far)), int(np.sum(rows > edges[-1] + far))]
     return {"edges": edges.tolist(), "beyond": outside, **dict(zip(["rows", "draws"], shares, strict=False))}
 
 
