@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from typing import ClassVar
 
 import equinox as eqx
@@ -24,7 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import diabolo
-from diabolo import VAE, InputError, engine, progress, restarts
+from diabolo import VAE, InputError, devices, engine, progress, restarts
 from diabolo.batches import Batch, Batches
 from diabolo.joint import JointLikelihood
 from diabolo.model import Loss, Model, Phase, State
@@ -291,6 +292,23 @@ def test_several_devices_share_the_rows_and_give_the_answers_of_one():
         said.append([float(word) for word in run.stdout.split()])
     assert said[0][:2] == [1, 1] and said[1][:2] == [2, 2]
     np.testing.assert_allclose(said[1][2:], said[0][2:], atol=1e-2)
+
+
+def test_programs_are_forgotten_before_the_process_runs_out_of_maps(tmp_path):
+    """Linux aborts a process that maps too many pieces of memory, and every program takes hundreds."""
+    limit = Path("/proc/sys/vm/max_map_count")
+    if not limit.exists():
+        pytest.skip("no /proc: not Linux")
+    (tmp_path / "maps").write_text("one\n" * int(0.8 * int(limit.read_text())))
+    (tmp_path / "few").write_text("one\n")
+    compiled = jax.jit(lambda x: x + 1)
+    compiled(1.0)
+    assert not devices.make_room(process=tmp_path / "few") and not devices.make_room(
+        process=tmp_path / "none"
+    )
+    assert compiled._cache_size() == 1
+    assert devices.make_room(process=tmp_path / "maps") and compiled._cache_size() == 0
+    assert compiled(1.0) == 2.0
 
 
 # ---- the estimator's verbs -------------------------------------------------------------------------------------

@@ -1,14 +1,15 @@
-"""Where arrays live: on the one device, or on all of them, side by side in one mesh."""
+"""Where arrays live: on the one device, or on all of them, side by side in one mesh; and room for programs."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-__all__ = ["everywhere", "shared_out"]
+__all__ = ["everywhere", "make_room", "shared_out"]
 
 _ROWS = "rows"
 
@@ -26,6 +27,24 @@ def shared_out(tree: Any, axis: int = 0) -> Any:
     """
     mesh = _mesh()
     return tree if mesh is None else jax.tree.map(lambda leaf: _cut(leaf, axis, mesh), tree)
+
+
+def make_room(share: float = 0.7, process: Path = Path("/proc/self/maps")) -> bool:
+    """Forget all compiled programs once they hold most of the memory maps that a process may have; whether it did so.
+
+    Each program of XLA's CPU compiler takes hundreds, Linux grants 65,530, and the process is aborted beyond: a search
+    over some 140 differently shaped nets would end there. What is needed again is compiled again.
+    """
+    try:
+        most = int(Path("/proc/sys/vm/max_map_count").read_text())
+        with process.open("rb") as maps:
+            n_maps = sum(1 for _ in maps)
+    except (OSError, ValueError):  # no Linux, or not to be read: nothing is known of a limit
+        return False
+    full = n_maps > share * most
+    if full:
+        jax.clear_caches()
+    return full
 
 
 def _cut(leaf: Any, axis: int, mesh: Mesh) -> Any:

@@ -15,7 +15,7 @@ from jax import Array
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from diabolo import density, engine, passes, progress, restarts, saving
+from diabolo import density, devices, engine, passes, progress, restarts, saving
 from diabolo.batches import Batch, Batches, Reservoir
 from diabolo.checks import InputError, OneOf, Range, check_params, nearest, refuse
 from diabolo.density import Reading
@@ -153,6 +153,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     def _learn_columns(self, X: Any, known: bool) -> tuple[Schema, Rows, int]:
         """The columns, learned anew or known from an earlier call, the encoded rows, and the seed."""
         check_params(self.get_params(deep=False), self._constraints)
+        devices.make_room()  # for the programs of one more fit
         _look_at_columns(self, X, reset=not known)
         if known:
             return self.schema_, self.schema_.encode(X), self._seed
