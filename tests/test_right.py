@@ -1,6 +1,7 @@
 """The three members against closed forms and numerical integration."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import logsumexp
@@ -13,7 +14,7 @@ import diabolo
 from diabolo import VAE, Autoencoder, DenoisingAutoencoder
 from diabolo.columns import Real
 from diabolo.density import importance_reading
-from diabolo.likelihoods import scale
+from diabolo.likelihoods import Bernoulli, Normal, scale
 
 MEMBERS = [VAE, Autoencoder, DenoisingAutoencoder]
 SMALL = {"n_components": 2, "hidden_layer_sizes": (8,), "max_steps": 300, "random_state": 0}
@@ -140,3 +141,30 @@ def test_a_diverging_loss_names_the_remedy(iris):
     with pytest.warns(RuntimeWarning, match="Set learning_rate below"):
         wild = VAE(**{**SMALL, "learning_rate": 1e20}).fit(iris)
     assert np.all(np.isfinite(wild.transform(iris)))
+
+
+# ---- the lecture's neuron --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("start", "squared", "crossed"), [((0.6, 0.9), 0.09, 0.01), ((2.0, 2.0), 0.20, 0.01)]
+)
+def test_a_saturated_neuron_learns_under_cross_entropy_and_hardly_under_squared_error(
+    start, squared, crossed
+):
+    """One sigmoid unit that is to give 0 for 1: 300 steps of rate 0.15 under two laws of its answer.
+
+    After Nielsen 2015, Neural networks and deep learning, chapter 3.
+    """
+    normal, bernoulli = Normal(0.0, np.zeros(0), coarse=False), Bernoulli()
+
+    def error(weights):  # 1/2 (a - y)² and a constant: the normal law of unit spread around the answer
+        return -normal.log_prob(jnp.stack([jax.nn.sigmoid(weights.sum()), 0.0]), jnp.zeros(1))
+
+    def entropy(weights):
+        return -bernoulli.log_prob(weights.sum()[None], jnp.zeros(1))
+
+    for loss, answer in ((error, squared), (entropy, crossed)):
+        slope = jax.grad(loss)
+        weights = jax.lax.fori_loop(0, 300, lambda _, w, slope=slope: w - 0.15 * slope(w), jnp.array(start))
+        assert float(jax.nn.sigmoid(weights.sum())) == pytest.approx(answer, abs=0.005)

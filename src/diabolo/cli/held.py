@@ -36,7 +36,7 @@ def described(estimator: Any, path: Path) -> Iterator[tuple[str, str]]:
     changed = {k: v for k, v in estimator.get_params(deep=False).items() if v != _default(estimator, k)}
     yield "parameters", ", ".join(f"{k}={v!r}" for k, v in changed.items()) or "all as by default"
     yield "written with", ", ".join(f"{name} {number}" for name, number in _versions(path).items())
-    yield "holds of the rows", _held(schema)
+    yield "holds of the rows", _held(schema, estimator.model_)
 
 
 def _sizes(model: Any) -> tuple[int, int]:
@@ -62,10 +62,14 @@ def _versions(path: Path) -> dict[str, str]:
         return json.loads((file.metadata() or {})["diabolo"])["versions"]
 
 
-def _held(schema: Any) -> str:
+def _held(schema: Any, model: Any) -> str:
     """Which values of single rows, or shared by some, stand in the file."""
+    from diabolo.priors import PseudoInputs
+
+    prior = getattr(model, "code_prior", None)
+    begun = len(prior.inputs) if isinstance(prior, PseudoInputs) else 0
     levels = [c for c in schema.columns if getattr(c.kind, "levels", None) and c.role == "text"]
-    said = ["no row"]
+    said = [f"{begun:,} pseudo-inputs, which began at training rows" if begun else "no row"]
     if levels:
         names = [f"{column.name} ({len(column.kind.levels):,})" for column in levels]
         more = f" and {len(names) - 8} more columns" if len(names) > 8 else ""
