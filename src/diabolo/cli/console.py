@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import warnings
 from typing import Any
@@ -13,7 +14,7 @@ from rich.text import Text
 from diabolo.checks import InputError
 from diabolo.cli import INTERRUPTED
 
-__all__ = ["Verbs", "say"]
+__all__ = ["Verbs", "at_work", "say"]
 
 WRONG_INPUT = 2
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer may bring a click of its own
@@ -70,6 +71,12 @@ def errors() -> Console:
 def note(message: Warning | str, *_: Any, **__: Any) -> None:
     """A warning as a remark, without the line of code that gave it."""
     errors().print(Text(f"note: {message}", style="yellow"), soft_wrap=True)
+
+
+def at_work(text: str, quiet: bool = False) -> contextlib.AbstractContextManager[Any]:
+    """Say on a terminal what is being done, while it is."""
+    console = errors()
+    return contextlib.nullcontext() if quiet or not console.is_terminal else console.status(text)
 
 
 def say(subject: str, text: str) -> None:

@@ -49,12 +49,14 @@ def apart(output: Path, data: str) -> None:
         )
 
 
-def loaded(model: Path) -> Any:
-    """The estimator of a model file."""
+def loaded(model: Path, *, before_data: bool = False) -> Any:
+    """The estimator of a model file, which may have been taken for the data behind it."""
     from diabolo.saving import load
 
     if model.suffix.lower() != ".safetensors" and model.exists():
-        fix = "The model comes first, then the data."
+        fix = (
+            "The model comes first, then the data." if before_data else "`diabolo fit` makes one of a table."
+        )
         raise refuse(str(model), got="a file that is no model", want="a .safetensors file", fix=fix)
     return load(model)
 
@@ -66,7 +68,7 @@ def model_and_rows(
 
     `kept` names a column that stays at the end even so.
     """
-    estimator = loaded(model)
+    estimator = loaded(model, before_data=True)
     table = opened(data, missing, index, quiet)
     names = getattr(table.data, "column_names", [])
     must_hold(table, kept)
@@ -88,7 +90,7 @@ def model_and_rows(
         if name in found:
             continue
         if column.kind.name != "identifier":  # which the model never looks at
-            got, fix = f"no column {name!r}", nearest(name, found)
+            got, fix = f"no column {name!r}", nearest(name, found).replace("Known:", "The file has:")
             raise refuse(table.path.name, got=got, want="the columns the model was fitted on", fix=fix)
         table = table.appended(name, None)
     wanted = [str(column.name) for column in schema.columns]

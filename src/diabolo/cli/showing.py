@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from diabolo import demo as demonstration
-from diabolo.cli.console import say
+from diabolo.cli.console import at_work, say
 from diabolo.cli.inputs import (
     apart,
     colored,
@@ -40,6 +40,7 @@ from diabolo.cli.options import (
 
 __all__ = ["compare", "demo", "inspect", "report"]
 
+READING = "reading the model: densities, odd cells, maps, draws"
 NONE_SPARED = "nothing: too few rows to spare any, so no gain can be told"
 
 
@@ -99,7 +100,7 @@ def report(
         estimator, table = model_and_rows(Path(files[0]), data, missing, index, quiet, kept=color)
         table, colors = colored(table, estimator, color)
         shown |= {"title": table.path.name, "labels": table.labels()}
-        with told(table, quiet=quiet):
+        with told(table, quiet=quiet), at_work(READING, quiet):
             publish(summary(estimator, table.data, colors, **shown), page)
         if not quiet:
             say("wrote", f"{page}  open it in a browser")
@@ -115,7 +116,7 @@ def report(
         say(table.path.name, columns_said(schema, table))
     held_out = _learned(estimator, table, model, seed, quiet)
     shown |= {"title": table.path.name, "labels": table.labels()}
-    with told(table, quiet=quiet):
+    with told(table, quiet=quiet), at_work(READING, quiet):
         facts = summary(estimator, table.data, color, held_out=held_out, **shown)
     if not quiet:
         unseen = words.gained(facts) if held_out is not None else NONE_SPARED
