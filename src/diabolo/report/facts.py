@@ -72,7 +72,7 @@ def _summary(subject: Subject, color: Any, title: str | None, command: str | Non
     estimator, no_rows = subject.estimator, not subject.with_rows
     surprise = oddities.surprises(subject)
     told: dict[str, Any] = {
-        "format": "diabolo-summary-2",
+        "format": "diabolo-summary-3",
         "title": title or f"{type(estimator).__name__} of {subject.everything.n_rows:,} rows",
         "command": command,
         "no_rows": no_rows,
