@@ -174,7 +174,12 @@ def interrupting(at: int):
     def on_round(done, n_steps, history):
         rounds.append(done)
         if len(rounds) == at:
-            signal.raise_signal(signal.SIGINT)
+            # a shell that runs the tests in the background has it ignored
+            before = signal.signal(signal.SIGINT, signal.default_int_handler)
+            try:
+                signal.raise_signal(signal.SIGINT)
+            finally:
+                signal.signal(signal.SIGINT, before)
 
     return on_round
 
