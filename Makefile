@@ -25,7 +25,7 @@ demo: setup ## fit real data that travels with the package and write a report fo
 	@$(BIN)/diabolo demo
 
 test: setup ## all tests, doctests included
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: setup ## rules and format
 	@$(BIN)/ruff check .
