@@ -23,7 +23,7 @@ from diabolo.batches import Batch, Batches
 from diabolo.codes import LocalStrata
 from diabolo.columns import Real
 from diabolo.model import State
-from diabolo.priors import MixturePrior
+from diabolo.priors import Mixture
 
 # ---- odd tables ------------------------------------------------------------------------------------------------
 
@@ -175,7 +175,7 @@ def test_a_number_of_draws_that_the_chunk_does_not_divide(n_draws, monkeypatch):
 @pytest.mark.parametrize("n_draws", [1, 2, 3, 7, 100, 257])
 def test_strata_share_out_every_draw(n_draws):
     point, unit = jnp.zeros((1, 2)), jnp.eye(2)[None]
-    prior = jax.tree.map(jnp.asarray, MixturePrior.standard(2))
+    prior = jax.tree.map(jnp.asarray, Mixture.standard(2))
     strata = LocalStrata(point, unit, unit, point + 1, prior, (1.0, 1.5, 3.0), (0.45, 0.25, 0.1))
     assert sum(strata.counts(n_draws)) == n_draws
     codes, log_q = strata.draw(jax.random.split(jax.random.key(0), 1), n_draws)

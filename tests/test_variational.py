@@ -37,7 +37,7 @@ def gaussians(k: int, n: int = 3):
 # ---- posteriors ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("k", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("k", [1, 2, 3, 5, 8, 16])
 def test_a_full_gaussian_is_scipys(k):
     _, full, covariances = gaussians(k)
     codes = np.random.default_rng(9).normal(size=(3, k)).astype(np.float32)

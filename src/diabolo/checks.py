@@ -32,8 +32,8 @@ def refuse(
     return error(f"{sentence} {fix}" if fix else sentence)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A sentence that offers the nearest known spelling, or lists what is known.
+def nearest(name: str, known: Iterable[str], listed: str = "Known") -> str:
+    """A sentence that offers the nearest known spelling, or lists what is known under `listed`.
 
     >>> nearest("n_component", ["n_components", "activation"])
     "Did you mean 'n_components'?"
@@ -43,7 +43,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"Did you mean {close[0]!r}?"
     shown = ", ".join(known[:20])
-    return f"Known: {shown}{', ...' if len(known) > 20 else ''}."
+    return f"{listed}: {shown}{', ...' if len(known) > 20 else ''}."
 
 
 class Range:

@@ -6,7 +6,7 @@ the prior p(z), the columns' noise to held-out rows, and p(x) is the integral of
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import equinox as eqx
 import jax
@@ -21,7 +21,7 @@ from diabolo.joint import JointLikelihood
 from diabolo.keys import host_generator, seed_of
 from diabolo.model import CodeModel, Decoder, Encoder, Loss, State
 from diabolo.objectives import weighted_mean
-from diabolo.priors import MAX_ROWS, MixturePrior
+from diabolo.priors import MAX_ROWS, Mixture
 
 __all__ = ["DeterministicModel"]
 
@@ -41,16 +41,13 @@ class DeterministicModel(CodeModel):
     likelihood: eqx.AbstractVar[JointLikelihood]
     encoder: eqx.AbstractVar[Encoder]
     decoder: eqx.AbstractVar[Decoder]
-    prior: eqx.AbstractVar[MixturePrior]
+    prior: eqx.AbstractVar[Mixture]
     is_scale: eqx.AbstractVar[
         Array
     ]  # (n_shared,) 0 or 1: shared parameters that stay at unit spread in training
 
-    def trainable(self) -> Self:
-        fixed = lambda model: (model.prior, model.is_scale)  # noqa: E731
-        return eqx.tree_at(
-            fixed, super().trainable(), replace_fn=lambda part: jax.tree.map(lambda _: False, part)
-        )
+    def fixed(self) -> tuple[Any, ...]:
+        return (*super().fixed(), self.prior, self.is_scale)
 
     def shown(self, batch: Batch, key: Array) -> Batch:
         """What the encoder sees of a row in training: the row itself, unless a family corrupts it."""
@@ -89,7 +86,7 @@ class DeterministicModel(CodeModel):
         if train.n_rows > MAX_ROWS:
             train = train[np.sort(host_generator(key).choice(train.n_rows, MAX_ROWS, replace=False))]
         codes = np.asarray(_join_codes(self, train))
-        prior = MixturePrior.fitted(codes, seed_of(key) % 2**31)
+        prior = Mixture.fitted(codes, seed_of(key) % 2**31)
         rows = batches.train if batches.held_out is None else batches.held_out
         return eqx.tree_at(lambda model: (model.prior, model.decoder), self, (prior, _with_noise(self, rows)))
 

@@ -318,7 +318,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     @property
     def _n_features_out(self) -> int:
-        return sum(width for _, width in self.model_.code_widths)
+        return self.model_.n_components
 
     def set_params(self, **params: Any) -> Self:
         """As scikit-learn's; an unknown name is refused with the nearest known one."""

@@ -168,9 +168,13 @@ class Model(eqx.Module):
     def initial_state(self) -> State:
         return State(np.zeros((), np.int32), np.zeros((), np.int32))  # type: ignore[arg-type]
 
+    def fixed(self) -> tuple[Any, ...]:
+        """The parts that training leaves alone; a family adds its own."""
+        return (self.likelihood,)
+
     def trainable(self) -> Self:
         """The same tree with True at every weight that training may move."""
-        return eqx.tree_at(lambda model: model.likelihood, _floats(self), replace_fn=_nothing)
+        return eqx.tree_at(type(self).fixed, _floats(self), replace_fn=_nothing)
 
     def begin(self, batches: Batches, key: Array) -> Self:
         """What looks at the rows before training: a start that no random number gives."""
@@ -202,9 +206,13 @@ class CodeModel(Model):
     def proposal(self, batch: Batch) -> Proposal:
         """Where to look for codes that explain each row; its draws are all groups side by side."""
 
-    def trainable(self) -> Self:
-        spec = super().trainable()
-        return eqx.tree_at(lambda model: model.decoder.start, spec, replace=False)
+    @property
+    def n_components(self) -> int:
+        """Width of all groups of codes together."""
+        return sum(width for _, width in self.code_widths)
+
+    def fixed(self) -> tuple[Any, ...]:
+        return (*super().fixed(), self.decoder.start)
 
     def decode(self, codes: dict[str, Array], given: Array) -> Array:
         return self.likelihood.assemble(*self.decoder(self.join(codes), given))

@@ -15,10 +15,10 @@ from jax import Array
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
-from diabolo.codes import DiagonalGaussian, Posterior
+from diabolo.codes import DiagonalGaussian, Gaussians, Posterior, WhitenedGaussian
 from diabolo.keys import host_generator
 
-__all__ = ["MAX_ROWS", "FlowPrior", "Mixture", "MixturePrior", "PseudoInputs", "StandardNormal"]
+__all__ = ["MAX_ROWS", "FlowPrior", "Mixture", "PseudoInputs", "StandardNormal"]
 
 MAX_ROWS = 10_000  # more rows move a mixture of 16 Gaussians by less than its own sampling error
 _SIZES = (1, 2, 4, 8, 16)
@@ -42,34 +42,37 @@ class StandardNormal(eqx.Module):
         return jnp.zeros(self.n_components), jnp.ones(self.n_components)
 
 
-class MixturePrior(eqx.Module):
-    """A Gaussian mixture with full covariances, always padded to 16 so that every fit has one shape.
+class Mixture(eqx.Module):
+    """Gaussians weighed and added: fitted to codes, moved by training, or the encoder's answers to pseudo-inputs.
 
     Attributes
     ----------
-    log_weights : (16,), -inf for the padding
-    means : (16, n_components)
-    factors : (16, n_components, n_components), lower Cholesky factors of the covariances
-    whiteners : (16, n_components, n_components), their inverses
+    parts : n_parts Gaussians
+    logits : (n_parts,), log weights up to a constant; -inf for padding
     """
 
-    log_weights: Array
-    means: Array
-    factors: Array
-    whiteners: Array  # kept, for XLA's CPU solvers can wait for each other for ever when two run at once (jaxlib 0.10)
+    parts: Gaussians
+    logits: Array
 
     @classmethod
-    def standard(cls, n_components: int) -> MixturePrior:
-        """One unit Gaussian: the shape that a fitted prior will have."""
+    def starting(cls, n_parts: int, n_components: int, key: Array) -> Mixture:
+        """Wide Gaussians around draws of the standard normal, in equal parts, for training to move."""
+        means = host_generator(key).normal(size=(n_parts, n_components)).astype(np.float32)
+        parts = DiagonalGaussian(means, np.zeros_like(means))  # type: ignore[arg-type]
+        return cls(parts, np.zeros(n_parts, np.float32))  # type: ignore[arg-type]
+
+    @classmethod
+    def standard(cls, n_components: int) -> Mixture:
+        """One unit Gaussian, padded to 16: the shape that a fitted mixture will have, whatever its size."""
         n_max = max(_SIZES)
-        log_weights = np.full(n_max, -np.inf, np.float32)
-        log_weights[0] = 0.0
+        logits = np.full(n_max, -np.inf, np.float32)
+        logits[0] = 0.0
         unit = np.broadcast_to(np.eye(n_components, dtype=np.float32), (n_max, n_components, n_components))
         means = np.zeros((n_max, n_components), np.float32)
-        return cls(log_weights, means, unit.copy(), unit.copy())  # type: ignore[arg-type]
+        return cls(WhitenedGaussian(means, unit.copy(), unit.copy()), logits)  # type: ignore[arg-type]
 
     @classmethod
-    def fitted(cls, codes: np.ndarray, seed: int) -> MixturePrior:
+    def fitted(cls, codes: np.ndarray, seed: int) -> Mixture:
         """Fit scikit-learn's Gaussian mixture, its size chosen by BIC.
 
         Parameters
@@ -101,60 +104,13 @@ class MixturePrior(eqx.Module):
         prior = cls.standard(n_components)
         if best is None:
             return prior
-        size = best.n_components
-        prior.log_weights[:size] = np.log(best.weights_)
-        prior.log_weights[size:] = -np.inf
-        prior.means[:size] = best.means_
-        prior.factors[:size] = np.linalg.cholesky(best.covariances_)
-        prior.whiteners[:size] = np.swapaxes(best.precisions_cholesky_, 1, 2)
+        size, parts = best.n_components, prior.parts
+        assert isinstance(parts, WhitenedGaussian)
+        prior.logits[:size] = np.log(best.weights_)
+        parts.mean[:size] = best.means_
+        parts.factor[:size] = np.linalg.cholesky(best.covariances_)
+        parts.whitener[:size] = np.swapaxes(best.precisions_cholesky_, 1, 2)
         return prior
-
-    @property
-    def size(self) -> int:
-        """How many Gaussians it truly has."""
-        return int(np.sum(np.isfinite(np.asarray(self.log_weights))))
-
-    def log_prob(self, codes: Array) -> Array:
-        """(n, n_components) to (n,) nats."""
-        away = codes[:, None] - self.means  # (n, 16, n_components)
-        white = jnp.einsum("skl,nsl->nsk", self.whiteners, away)
-        log_peaks = jnp.sum(jnp.log(jnp.diagonal(self.whiteners, axis1=1, axis2=2)), axis=1)
-        each = log_peaks - 0.5 * jnp.sum(white**2, axis=2) - 0.5 * codes.shape[1] * math.log(2.0 * math.pi)
-        return jax.nn.logsumexp(each + self.log_weights, axis=1)
-
-    def draw(self, key: Array, n: int) -> Array:
-        """(n, n_components)."""
-        choose, move = jax.random.split(key)
-        chosen = jax.random.categorical(choose, self.log_weights, shape=(n,))
-        noise = jax.random.normal(move, (n, self.means.shape[1]))
-        return self.means[chosen] + jnp.einsum("nkl,nl->nk", self.factors[chosen], noise)
-
-    def moments(self) -> tuple[Array, Array]:
-        """Mean and variances of the whole mixture: (n_components,) each."""
-        weights = jnp.exp(self.log_weights)
-        mean = weights @ self.means
-        within = jnp.einsum("s,skl->k", weights, self.factors**2)
-        return mean, within + weights @ (self.means - mean) ** 2
-
-
-class Mixture(eqx.Module):
-    """Gaussians weighed and added: a prior that training moves, or the encoder's answers to pseudo-inputs.
-
-    Attributes
-    ----------
-    parts : n_parts Gaussians
-    logits : (n_parts,), log weights up to a constant
-    """
-
-    parts: Posterior
-    logits: Array
-
-    @classmethod
-    def starting(cls, n_parts: int, n_components: int, key: Array) -> Mixture:
-        """Wide Gaussians around draws of the standard normal, in equal parts."""
-        means = host_generator(key).normal(size=(n_parts, n_components)).astype(np.float32)
-        parts = DiagonalGaussian(means, np.zeros_like(means))  # type: ignore[arg-type]
-        return cls(parts, np.zeros(n_parts, np.float32))  # type: ignore[arg-type]
 
     def log_prob(self, codes: Array) -> Array:
         """(n, n_components) to (n,) nats."""

@@ -105,10 +105,6 @@ class VariationalModel(CodeModel):
     usage: eqx.AbstractVar[Usage]
 
     @property
-    def n_components(self) -> int:
-        return sum(width for _, width in self.code_widths)
-
-    @property
     def prior(self) -> DrawsCodes:
         """p(z)."""
         if isinstance(self.code_prior, PseudoInputs):
@@ -163,11 +159,8 @@ class VariationalModel(CodeModel):
         posterior = self.posterior(batch)
         return LocalStrata(posterior.mean, *posterior.frame(), self.prior, _WIDTHS, _SHARES)
 
-    def trainable(self) -> Self:
-        fixed = lambda model: (model.weights, model.usage)  # noqa: E731
-        return eqx.tree_at(
-            fixed, super().trainable(), replace_fn=lambda part: jax.tree.map(lambda _: False, part)
-        )
+    def fixed(self) -> tuple[Any, ...]:
+        return (*super().fixed(), self.weights, self.usage)
 
     def begin(self, batches: Batches, key: Array) -> Self:
         """Pseudo-inputs begin at training rows."""

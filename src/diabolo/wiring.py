@@ -14,7 +14,7 @@ from diabolo.joint import JointLikelihood
 from diabolo.keys import children
 from diabolo.model import Decoder, Encoder
 from diabolo.nets import MLP, ConvolutionalDecoder, ConvolutionalEncoder, NetworkFactory
-from diabolo.priors import MixturePrior
+from diabolo.priors import Mixture
 from diabolo.table import Schema
 
 __all__ = ["Parts"]
@@ -72,7 +72,7 @@ class Parts:
     def borrowed(self) -> dict[str, Any]:
         """The further fields of a deterministic model, before a prior is fitted."""
         is_scale = np.asarray(self.likelihood.scale[self.likelihood.n_free :], np.float32)
-        return {"prior": MixturePrior.standard(self.n_components), "is_scale": is_scale}
+        return {"prior": Mixture.standard(self.n_components), "is_scale": is_scale}
 
 
 def _networks(

@@ -90,7 +90,7 @@ def model_and_rows(
         if name in found:
             continue
         if column.kind.name != "identifier":  # which the model never looks at
-            got, fix = f"no column {name!r}", nearest(name, found).replace("Known:", "The file has:")
+            got, fix = f"no column {name!r}", nearest(name, found, "The file has")
             raise refuse(table.path.name, got=got, want="the columns the model was fitted on", fix=fix)
         table = table.appended(name, None)
     wanted = [str(column.name) for column in schema.columns]

@@ -11,7 +11,7 @@ from diabolo.deterministic import DeterministicModel
 from diabolo.estimator import DiaboloEstimator
 from diabolo.joint import JointLikelihood
 from diabolo.model import Decoder, Encoder
-from diabolo.priors import MixturePrior
+from diabolo.priors import Mixture
 from diabolo.table import Schema
 from diabolo.wiring import Parts
 
@@ -30,7 +30,7 @@ class AutoencoderModel(DeterministicModel):
     likelihood: JointLikelihood
     encoder: Encoder
     decoder: Decoder
-    prior: MixturePrior
+    prior: Mixture
     is_scale: Array
     code_widths: tuple[tuple[str, int], ...] = eqx.field(static=True)
 

@@ -22,7 +22,7 @@ from diabolo.engine import OnRound, Run, Schedule
 from diabolo.estimator import DiaboloEstimator
 from diabolo.joint import JointLikelihood
 from diabolo.model import Decoder, Encoder, Model
-from diabolo.priors import MixturePrior
+from diabolo.priors import Mixture
 from diabolo.table import Rows, Schema
 from diabolo.wiring import Parts
 
@@ -49,14 +49,14 @@ class DenoisingModel(DeterministicModel):
     likelihood: JointLikelihood
     encoder: Encoder
     decoder: Decoder
-    prior: MixturePrior
+    prior: Mixture
     is_scale: Array
     level: Array  # () probability or standard deviation, not trained
     code_widths: tuple[tuple[str, int], ...] = eqx.field(static=True)
     corruption: str = eqx.field(static=True)
 
-    def trainable(self) -> DenoisingModel:
-        return eqx.tree_at(lambda model: model.level, super().trainable(), replace=False)
+    def fixed(self) -> tuple[Any, ...]:
+        return (*super().fixed(), self.level)
 
     def shown(self, batch: Batch, key: Array) -> Batch:
         """The corrupted rows, fresh at every step; a gap stays one."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from diabolo.likelihoods import scale
 from diabolo.nets import ACTIVATIONS, MLP, ConvolutionalDecoder
-from diabolo.priors import Mixture, MixturePrior, StandardNormal
+from diabolo.priors import Mixture, StandardNormal
 from diabolo.report.subject import Subject
 
 __all__ = ["decoder"]
@@ -45,7 +45,7 @@ def decoder(subject: Subject) -> dict[str, Any]:
         return {"why_not": f"it has {n_weights:,} weights, and the page stays small"}
     likelihood = model.likelihood
     n_free = likelihood.n_free
-    zeros = np.zeros((1, sum(width for _, width in model.code_widths)), np.float32)
+    zeros = np.zeros((1, model.n_components), np.float32)
     _, shared = model.decoder(zeros, np.zeros((1, 0), np.float32))
     shared = (
         np.asarray(shared, np.float64).reshape(-1)[-likelihood.n_shared :]
@@ -110,28 +110,20 @@ def _prior(model: Any) -> dict[str, Any] | None:
     None where it is no such mixture: the page then decodes a place and says nothing of its density.
     """
     prior = model.prior
-    if not isinstance(prior, (StandardNormal, MixturePrior, Mixture)):
+    if not isinstance(prior, (StandardNormal, Mixture)):
         return None
     drawn = np.asarray(prior.log_prob(prior.draw(jax.random.key(0), N_PRIOR)), np.float64)
     quantiles = np.quantile(drawn, np.linspace(0, 1, 101)).tolist()
     if isinstance(prior, StandardNormal):
         return {"parts": None, "quantiles": quantiles}
-    if isinstance(prior, Mixture):
-        log_weights = np.asarray(jax.nn.log_softmax(prior.logits), np.float64)
-        _, inverses, spreads = (np.asarray(part, np.float64) for part in prior.parts.frame())
-        whiteners = inverses / spreads[:, :, None]
-        told = zip(log_weights.tolist(), np.asarray(prior.parts.mean, np.float64), whiteners, strict=True)
-        parts = [
-            {"log_weight": log_weight, "mean": mean.tolist(), "whitener": whitener.tolist()}
-            for log_weight, mean, whitener in told
-        ]
-        return {"parts": parts, "quantiles": quantiles}
-    log_weights = np.asarray(prior.log_weights, np.float64)
+    log_weights = np.asarray(jax.nn.log_softmax(prior.logits), np.float64)
+    _, inverses, spreads = (np.asarray(part, np.float64) for part in prior.parts.frame())
+    means, whiteners = np.asarray(prior.parts.mean, np.float64), inverses / spreads[:, :, None]
     parts = [
         {
             "log_weight": float(log_weights[s]),
-            "mean": np.asarray(prior.means[s], np.float64).tolist(),
-            "whitener": np.asarray(prior.whiteners[s], np.float64).tolist(),
+            "mean": means[s].tolist(),
+            "whitener": whiteners[s].tolist(),
         }
         for s in np.flatnonzero(np.isfinite(log_weights))
     ]
