@@ -16,6 +16,7 @@ from scipy.special import logsumexp
 
 from diabolo.families.autoencoder import Autoencoder
 from diabolo.families.denoising import DenoisingAutoencoder
+from diabolo.families.hierarchical import HierarchicalVAE
 from diabolo.families.iwae import IWAE
 from diabolo.families.vae import VAE
 from diabolo.table import Rows
@@ -43,6 +44,7 @@ class Case:
 CASES = {
     "VAE": Case(VAE),
     "IWAE": Case(IWAE, {"n_draws": 4}),
+    "HierarchicalVAE": Case(HierarchicalVAE, {"n_components": (1, 1), "level_layer_sizes": (8,)}),
     "Autoencoder": Case(Autoencoder),
     "DenoisingAutoencoder": Case(DenoisingAutoencoder, {"corruption_level": 0.1}),
 }

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from diabolo.density import Reading
     from diabolo.families.autoencoder import Autoencoder
     from diabolo.families.denoising import DenoisingAutoencoder
+    from diabolo.families.hierarchical import HierarchicalVAE
     from diabolo.families.iwae import IWAE
     from diabolo.families.vae import VAE
     from diabolo.outliers import OutlierDetector
@@ -37,6 +38,7 @@ __version__ = "0.1.0"
 _OWNERS = {
     "VAE": "families.vae",
     "IWAE": "families.iwae",
+    "HierarchicalVAE": "families.hierarchical",
     "Autoencoder": "families.autoencoder",
     "DenoisingAutoencoder": "families.denoising",
     "Binary": "columns",
@@ -67,6 +69,7 @@ __all__ = [
     "Constant",
     "Count",
     "DenoisingAutoencoder",
+    "HierarchicalVAE",
     "Identifier",
     "InputError",
     "InputTypeError",

@@ -41,7 +41,7 @@ class EvidenceModel(VariationalModel):
         code = posterior.draw_one(key)
         log_likelihood = self.log_likelihood(batch, self.split(code))
         divergence = self.divergence(posterior, code)
-        charge = self.weights.at(state) * self.charged(divergence)
+        charge = self.weights.at(state) * self.weights.charged(divergence, self.n_components)
         loss = charge - weighted_mean(log_likelihood, batch.weight)
         total = jnp.mean(jnp.sum(divergence, axis=1))
         return Loss(loss, {"log_likelihood": jnp.mean(log_likelihood), "divergence": total}, state)
