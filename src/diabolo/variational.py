@@ -22,8 +22,8 @@ from diabolo.batches import Batch, Batches
 from diabolo.codes import DiagonalGaussian, DrawsCodes, FullGaussian, LocalStrata, Posterior
 from diabolo.joint import JointLikelihood
 from diabolo.keys import host_generator
-from diabolo.model import CodeModel, Decoder, Encoder, State
-from diabolo.objectives import warm_up
+from diabolo.model import CodeModel, Decoder, Encoder, Loss, State
+from diabolo.objectives import evidence_bound, warm_up, weighted_mean
 from diabolo.priors import FlowPrior, Mixture, PseudoInputs, StandardNormal
 
 __all__ = [
@@ -167,6 +167,25 @@ class VariationalModel(CodeModel):
         if isinstance(posterior, DiagonalGaussian):
             return posterior.divergence()
         return posterior.to_normal()[:, None]
+
+    def evidence(self, batch: Batch, key: Array) -> Array:
+        """The evidence bound at the divergence's final weight, one draw of the code per row: (n_rows,) nats."""
+        posterior = self.posterior(batch)
+        code = posterior.draw_one(key)
+        log_likelihood = self.log_likelihood(batch, self.split(code))
+        divergence = jnp.sum(self.divergence(posterior, code), axis=1)
+        return evidence_bound(log_likelihood, self.weights.beta * divergence)
+
+    def evidence_loss(self, batch: Batch, key: Array, state: State) -> Loss:
+        """Its negative mean, the divergence warmed up, weighed, and partly free."""
+        posterior = self.posterior(batch)
+        code = posterior.draw_one(key)
+        log_likelihood = self.log_likelihood(batch, self.split(code))
+        divergence = self.divergence(posterior, code)
+        charge = self.weights.at(state) * self.weights.charged(divergence, self.n_components)
+        loss = charge - weighted_mean(log_likelihood, batch.weight)
+        total = jnp.mean(jnp.sum(divergence, axis=1))
+        return Loss(loss, {"log_likelihood": jnp.mean(log_likelihood), "divergence": total}, state)
 
     def encode(self, batch: Batch) -> dict[str, Array]:
         return self.split(self.posterior(batch).mean)
