@@ -271,7 +271,9 @@ def test_the_encoder_is_kept_after_fit(case, on_points):
     old, new = (jax.tree.leaves(encoder) for encoder in (fresh, on_points.model_.encoder))
     assert all(not np.allclose(a, b) for a, b in zip(old, new, strict=True))
     batch = Batch.of(on_points.schema_.encode(X))
-    np.testing.assert_allclose(on_points.transform(X), on_points.model_.encode(batch)["code"], atol=1e-5)
+    np.testing.assert_allclose(
+        on_points.transform(X), on_points.model_.join(on_points.model_.encode(batch)), atol=1e-5
+    )
 
 
 def test_samples_are_drawn_not_argmaxed(on_points):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from diabolo.families.denoising import DenoisingAutoencoder
     from diabolo.families.hierarchical import HierarchicalVAE
     from diabolo.families.iwae import IWAE
+    from diabolo.families.semi_supervised import SemiSupervisedVAE
     from diabolo.families.vae import VAE
     from diabolo.outliers import OutlierDetector
     from diabolo.saving import load
@@ -55,6 +56,7 @@ _OWNERS = {
     "Reading": "density",
     "Real": "columns",
     "Schema": "table",
+    "SemiSupervisedVAE": "families.semi_supervised",
     "compare": "comparison",
     "load": "saving",
 }
@@ -80,6 +82,7 @@ __all__ = [
     "Reading",
     "Real",
     "Schema",
+    "SemiSupervisedVAE",
     "__version__",
     "compare",
     "load",

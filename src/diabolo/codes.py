@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import equinox as eqx
 import jax
@@ -14,13 +14,13 @@ from jax import Array
 __all__ = [
     "DiagonalGaussian",
     "DrawsCodes",
+    "ExploredStrata",
     "FullGaussian",
     "Gaussians",
     "LocalStrata",
+    "Placed",
     "Posterior",
     "WhitenedGaussian",
-    "log_of_strata",
-    "whole_draws",
 ]
 
 _LOG_TWO_PI = math.log(2.0 * math.pi)
@@ -291,6 +291,85 @@ class LocalStrata(eqx.Module):
         distance = jnp.sum(((codes - mean) @ inverse.T / spread) ** 2, axis=1)
         log_volume = jnp.sum(jnp.log(spread))
         return log_of_strata(distance, log_volume, len(mean), self.widths, counts, self.prior.log_prob(codes))
+
+
+class Explorer(Protocol):
+    """A model whose code is explored step by step: a level, or a label, and then what depends on it."""
+
+    def explore(self, evidence: Any, key: Array, widths: Array) -> Array:
+        """Codes (n, n_components) that one row's evidence suggests, at (n, 1) multiples of its spreads."""
+        ...
+
+    def placed(self, evidence: Any, codes: Array) -> Placed:
+        """Where codes (n, n_components) lie as one row's evidence sees them."""
+        ...
+
+    def draw_prior(self, key: Array, n: int) -> dict[str, Array]: ...
+
+    def join(self, codes: dict[str, Array]) -> Array: ...
+
+
+class Placed(NamedTuple):
+    """Codes in the eyes of one row's evidence.
+
+    distance : (n,) squared distance of the continuous parts from their means, in spreads
+    log_volume : (n,) sum of the logs of these spreads
+    n_components : of the continuous parts
+    log_choice : (n,) or (), log-probability of the discrete parts, nats
+    log_prior : (n,) nats
+    """
+
+    distance: Array
+    log_volume: Array
+    n_components: int
+    log_choice: Array
+    log_prior: Array
+
+
+class ExploredStrata(eqx.Module):
+    """`LocalStrata` for a code whose parts depend on each other: the model explores it from what each row says.
+
+    Attributes
+    ----------
+    model : the explorer
+    evidence : what the rows say, a tree of arrays with a first axis of rows
+    widths, shares : as of `LocalStrata`
+    """
+
+    model: Explorer
+    evidence: Any
+    widths: tuple[float, ...] = eqx.field(static=True)
+    shares: tuple[float, ...] = eqx.field(static=True)
+
+    def counts(self, n_draws: int) -> tuple[int, ...]:
+        """Whole draws per stratum, in order, the prior's last."""
+        return whole_draws(self.shares, n_draws)
+
+    def draw(self, keys: Array, n_draws: int) -> tuple[Array, Array]:
+        """One key per row to codes (n_rows, n_draws, n_components) and their log_q (n_rows, n_draws), nats."""
+        counts = self.counts(n_draws)
+        widths = np.repeat(np.asarray(self.widths, np.float32), counts[:-1])[:, None]
+
+        def of_row(key: Array, evidence: Any) -> tuple[Array, Array]:
+            key_local, key_prior = jax.random.split(key)
+            local = self.model.explore(evidence, key_local, widths)
+            codes = jnp.concatenate([local, self.model.join(self.model.draw_prior(key_prior, counts[-1]))])
+            return codes, self._log_prob_row(codes, evidence, counts)
+
+        return jax.vmap(of_row)(keys, self.evidence)
+
+    def log_prob(self, codes: Array, n_draws: int) -> Array:
+        """log_q of any codes (n_rows, n, n_components), of `n_draws` draws' proportions: (n_rows, n) nats."""
+        counts = self.counts(n_draws)
+        return jax.vmap(lambda *row: self._log_prob_row(*row, counts))(codes, self.evidence)
+
+    def _log_prob_row(self, codes: Array, evidence: Any, counts: tuple[int, ...]) -> Array:
+        seen = self.model.placed(evidence, codes)
+        log_prior = seen.log_prior - seen.log_choice
+        whole = log_of_strata(
+            seen.distance, seen.log_volume, seen.n_components, self.widths, counts, log_prior
+        )
+        return whole + seen.log_choice
 
 
 def whole_draws(shares: tuple[float, ...], n_draws: int) -> tuple[int, ...]:

@@ -82,7 +82,9 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         if going_on and self.random_state is not None:
             seed = _seed(self.random_state)
         fraction = self.validation_fraction if self.early_stopping else 0.0
-        batches = Batches.split(Batch.of(rows), self._batch_size(rows), fraction, seed)
+        batches = Batches.split(
+            Batch.of(rows), self._batch_size(rows), fraction, seed, self._scarce(rows.given)
+        )
         schedule = engine.Schedule(
             n_steps=self._n_steps(rows),
             learning_rate=self._rate(),
@@ -128,7 +130,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         schema, rows, seed = self._learn_columns(X, y, not first)
         n_before = 0 if first else self.n_steps_
         key_weights, key_steps = key_of(seed, n_before, 0), key_of(seed, n_before, 1)
-        batches = Batches.split(Batch.of(rows), self._batch_size(rows), 0.0, seed)
+        batches = Batches.split(Batch.of(rows), self._batch_size(rows), 0.0, seed, self._scarce(rows.given))
         model = self.build(schema, key_weights).begin(batches, key_weights) if first else self.model_
         schedule = engine.Schedule(
             n_steps=-(-len(rows.values) // batches.batch_size),
@@ -183,6 +185,10 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     def _admit(self, given: np.ndarray) -> None:
         """A family's refusal of conditions (n_rows, given_width) that it was not taught to read."""
+
+    def _scarce(self, given: np.ndarray) -> np.ndarray | None:
+        """(n_rows,) bool, rows that are too few to be left to chance; see `Batches.split`."""
+        return None
 
     def _sample(self, rows: Rows, before: Reservoir | None = None) -> Reservoir | None:
         """What a later `partial_fit` will fit a prior or a noise to; None for a family that fits none."""

@@ -17,7 +17,7 @@ from diabolo.nets import MLP, ConvolutionalDecoder, ConvolutionalEncoder, Networ
 from diabolo.priors import Mixture
 from diabolo.table import Schema
 
-__all__ = ["Parts", "layer_sizes", "width_of"]
+__all__ = ["Parts", "layer_sizes", "networks", "width_of"]
 
 _HIDDEN = (128, 128)  # where hidden_layer_sizes is "auto" and the rows are no images
 _SMALLEST_IMAGE = 8  # pixels a side, from which convolutions are chosen
@@ -63,7 +63,7 @@ class Parts:
             by_row = tuple(int(i) for i in np.flatnonzero(likelihood.scale[likelihood.n_free :]))
         blocks = (likelihood.n_free, len(by_row))
         key_encoder, key_decoder = children(key, 2)
-        inner, outer = _networks(estimator, schema, blocks)
+        inner, outer = networks(estimator, schema, blocks)
         n_inputs = Encoder.n_inputs(width, gap_columns, schema.given_width)
         encoder = Encoder(inner(n_inputs, n_said(n_components), key_encoder), gap_columns)
         network = outer(n_components + schema.given_width, sum(blocks), key_decoder)
@@ -89,7 +89,7 @@ def width_of(n_components: Any, width: int) -> int:
     return int(np.clip(width // 2, 2, 16)) if n_components == "auto" else int(n_components)
 
 
-def _networks(
+def networks(
     estimator: Any, schema: Schema, blocks: tuple[int, ...]
 ) -> tuple[NetworkFactory, NetworkFactory]:
     """The factories of encoder and decoder; `blocks` are the sizes of what the decoder says of a row."""

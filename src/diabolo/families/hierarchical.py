@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from diabolo import passes
 from diabolo.batches import Batch, Batches
 from diabolo.checks import Range, refuse
-from diabolo.codes import DiagonalGaussian, log_of_strata, whole_draws
+from diabolo.codes import DiagonalGaussian, ExploredStrata, Placed
 from diabolo.joint import JointLikelihood
 from diabolo.keys import children, host_generator
 from diabolo.model import CodeModel, Decoder, Encoder, Loss, State
@@ -171,9 +171,27 @@ class LadderModel(CodeModel):
             codes[name] = above
         return codes
 
-    def proposal(self, batch: Batch) -> LadderStrata:
+    def proposal(self, batch: Batch) -> ExploredStrata:
         """All posteriors, wider; some draws much wider or from the prior."""
-        return LadderStrata(self, self.evidence(batch), WIDTHS, SHARES)
+        return ExploredStrata(self, self.evidence(batch), WIDTHS, SHARES)
+
+    def explore(self, evidence: tuple[DiagonalGaussian, ...], key: Array, widths: Array) -> Array:
+        def choose(i: int, posterior: DiagonalGaussian) -> Array:
+            noise = jax.random.normal(jax.random.fold_in(key, i), posterior.mean.shape)
+            return posterior.mean + widths * jnp.exp(posterior.log_scale) * noise
+
+        return self.join(self.named(self.descend(_repeated(evidence, len(widths)), choose)))
+
+    def placed(self, evidence: tuple[DiagonalGaussian, ...], codes: Array) -> Placed:
+        groups, names = self.split(codes), [name for name, _ in self.code_widths]
+        levels = self.descend(_repeated(evidence, len(codes)), lambda i, _: groups[names[i]])
+        code, mean, log_scale = (
+            jnp.concatenate(part, axis=1)
+            for part in zip(*((x.code, x.posterior.mean, x.posterior.log_scale) for x in levels), strict=True)
+        )
+        distance = jnp.sum(((code - mean) * jnp.exp(-log_scale)) ** 2, axis=1)
+        log_prior = sum((x.prior.log_prob(x.code) for x in levels), jnp.zeros(()))
+        return Placed(distance, jnp.sum(log_scale, axis=1), codes.shape[1], jnp.zeros(()), log_prior)
 
     def finish(self, batches: Batches, key: Array) -> Self:
         """See how rows use the code."""
@@ -200,64 +218,6 @@ def _in_use(model: LadderModel, batch: Batch, key: Array) -> tuple[Array, ...]:
 
     log_q = jax.vmap(by_row, out_axes=1)(evidence)
     return mean, divergence, log_q, model.log_prior(model.named(levels))
-
-
-class LadderStrata(eqx.Module):
-    """The ladder's posteriors at several widths, and the prior, for importance sampling; see `codes.LocalStrata`.
-
-    Attributes
-    ----------
-    model : whose levels these are
-    evidence : what each row says of each level, (n_rows, width) each
-    widths, shares : multiples of the posteriors' spreads, their shares of the draws; the rest goes to the prior
-    """
-
-    model: LadderModel
-    evidence: tuple[DiagonalGaussian, ...]
-    widths: tuple[float, ...] = eqx.field(static=True)
-    shares: tuple[float, ...] = eqx.field(static=True)
-
-    def counts(self, n_draws: int) -> tuple[int, ...]:
-        """Whole draws per stratum, in order, the prior's last."""
-        return whole_draws(self.shares, n_draws)
-
-    def draw(self, keys: Array, n_draws: int) -> tuple[Array, Array]:
-        """One key per row to codes (n_rows, n_draws, n_components) and their log_q (n_rows, n_draws), nats."""
-        counts = self.counts(n_draws)
-        *n_local, n_prior = counts
-        width = np.repeat(np.asarray(self.widths, np.float32), n_local)[:, None]
-
-        def of_row(key: Array, evidence: tuple[DiagonalGaussian, ...]) -> tuple[Array, Array]:
-            key_local, key_prior = jax.random.split(key)
-
-            def choose(i: int, posterior: DiagonalGaussian) -> Array:
-                noise = jax.random.normal(jax.random.fold_in(key_local, i), posterior.mean.shape)
-                return posterior.mean + width * jnp.exp(posterior.log_scale) * noise
-
-            levels = self.model.descend(_repeated(evidence, len(width)), choose)
-            local = self.model.join(self.model.named(levels))
-            codes = jnp.concatenate([local, self.model.join(self.model.draw_prior(key_prior, n_prior))])
-            return codes, self._log_prob_row(codes, evidence, counts)
-
-        return jax.vmap(of_row)(keys, self.evidence)
-
-    def log_prob(self, codes: Array, n_draws: int) -> Array:
-        """log_q of any codes (n_rows, n, n_components), of `n_draws` draws' proportions: (n_rows, n) nats."""
-        counts = self.counts(n_draws)
-        return jax.vmap(lambda *row: self._log_prob_row(*row, counts))(codes, self.evidence)
-
-    def _log_prob_row(
-        self, codes: Array, evidence: tuple[DiagonalGaussian, ...], counts: tuple[int, ...]
-    ) -> Array:
-        groups, names = self.model.split(codes), [name for name, _ in self.model.code_widths]
-        levels = self.model.descend(_repeated(evidence, len(codes)), lambda i, _: groups[names[i]])
-        distance = sum(
-            jnp.sum(((one.code - one.posterior.mean) * jnp.exp(-one.posterior.log_scale)) ** 2, axis=1)
-            for one in levels
-        )
-        log_volume = sum(jnp.sum(one.posterior.log_scale, axis=1) for one in levels)
-        log_prior = sum(one.prior.log_prob(one.code) for one in levels)
-        return log_of_strata(distance, log_volume, codes.shape[1], self.widths, counts, log_prior)
 
 
 def _repeated(evidence: tuple[DiagonalGaussian, ...], n: int) -> tuple[DiagonalGaussian, ...]:
