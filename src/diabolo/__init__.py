@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from diabolo.comparison import compare
     from diabolo.density import Reading
     from diabolo.families.autoencoder import Autoencoder
+    from diabolo.families.conditional import ConditionalVAE
     from diabolo.families.denoising import DenoisingAutoencoder
     from diabolo.families.hierarchical import HierarchicalVAE
     from diabolo.families.iwae import IWAE
@@ -40,6 +41,7 @@ _OWNERS = {
     "VAE": "families.vae",
     "IWAE": "families.iwae",
     "HierarchicalVAE": "families.hierarchical",
+    "ConditionalVAE": "families.conditional",
     "Autoencoder": "families.autoencoder",
     "DenoisingAutoencoder": "families.denoising",
     "Binary": "columns",
@@ -68,6 +70,7 @@ __all__ = [
     "Autoencoder",
     "Binary",
     "Categorical",
+    "ConditionalVAE",
     "Constant",
     "Count",
     "DenoisingAutoencoder",

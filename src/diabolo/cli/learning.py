@@ -26,6 +26,7 @@ FAMILIES = {
     "denoising": ("diabolo.families.denoising", "DenoisingAutoencoder"),
     "iwae": ("diabolo.families.iwae", "IWAE"),
     "hierarchical": ("diabolo.families.hierarchical", "HierarchicalVAE"),
+    "conditional": ("diabolo.families.conditional", "ConditionalVAE"),
 }
 
 
