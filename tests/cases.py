@@ -20,6 +20,7 @@ from diabolo.families.conditional import ConditionalVAE
 from diabolo.families.denoising import DenoisingAutoencoder
 from diabolo.families.hierarchical import HierarchicalVAE
 from diabolo.families.iwae import IWAE
+from diabolo.families.semi_supervised import SemiSupervisedVAE
 from diabolo.families.vae import VAE
 from diabolo.table import Rows
 
@@ -56,11 +57,17 @@ def halves(X: Any) -> np.ndarray:
     return np.where(column > np.median(column), "upper", "lower")
 
 
+def some_halves(X: Any) -> np.ndarray:
+    """The halves of every third row, as labels; -1 for the others."""
+    return np.where(np.arange(len(X)) % 3 == 0, np.asarray(halves(X) == "upper", int), -1)
+
+
 CASES = {
     "VAE": Case(VAE),
     "IWAE": Case(IWAE, {"n_draws": 4}),
     "HierarchicalVAE": Case(HierarchicalVAE, {"n_components": (1, 1), "level_layer_sizes": (8,)}),
     "ConditionalVAE": Case(ConditionalVAE, {"given_dropout": 0.5}, halves),
+    "SemiSupervisedVAE": Case(SemiSupervisedVAE, {}, some_halves),
     "Autoencoder": Case(Autoencoder),
     "DenoisingAutoencoder": Case(DenoisingAutoencoder, {"corruption_level": 0.1}),
 }
@@ -100,6 +107,11 @@ def mixed() -> pd.DataFrame:
     return table
 
 
+def nats(estimator: Any, X: Any) -> float:
+    """Mean log-density of rows, a classifier's too."""
+    return float(np.mean(estimator.score_samples(X)))
+
+
 TABLES = {"points": points, "mixed": mixed}
 
 
@@ -133,9 +145,16 @@ class Grid:
         """Under one row of conditions, (given_width,)."""
         model = estimator.model_
         drawn = np.asarray(model.join(model.draw_prior(jax.random.key(0), 20_000)))
+        labels = np.eye(
+            dict(model.code_widths).get("label", 0), dtype=np.float32
+        )  # summed out, where there are any
+        drawn = drawn[:, : drawn.shape[1] - len(labels)]
         low, high = drawn.min(axis=0) - drawn.std(axis=0), drawn.max(axis=0) + drawn.std(axis=0)
         sides = np.linspace(low, high, n_side)  # (n_side, 2)
         points = np.stack(np.meshgrid(*sides.T), axis=-1).reshape(-1, 2).astype(np.float32)
+        if len(labels):
+            beside = np.repeat(labels, len(points), axis=0)
+            points = np.hstack([np.tile(points, (len(labels), 1)), beside])
         codes = model.split(points)
         params = model.decode(codes, np.tile(np.asarray(given, np.float32), (len(points), 1)))
         return cls(

@@ -317,6 +317,8 @@ class Placed(NamedTuple):
     n_components : of the continuous parts
     log_choice : (n,) or (), log-probability of the discrete parts, nats
     log_prior : (n,) nats
+    log_known : (n,) or (), log p of what the row is known to be of the discrete parts, nats: the weights are then those
+        of p(x | that); inf where a code is of something else, and weighs nothing
     """
 
     distance: Array
@@ -324,6 +326,7 @@ class Placed(NamedTuple):
     n_components: int
     log_choice: Array
     log_prior: Array
+    log_known: Array
 
 
 class ExploredStrata(eqx.Module):
@@ -369,7 +372,7 @@ class ExploredStrata(eqx.Module):
         whole = log_of_strata(
             seen.distance, seen.log_volume, seen.n_components, self.widths, counts, log_prior
         )
-        return whole + seen.log_choice
+        return whole + seen.log_choice + seen.log_known
 
 
 def whole_draws(shares: tuple[float, ...], n_draws: int) -> tuple[int, ...]:

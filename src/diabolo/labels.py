@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -16,9 +16,22 @@ from diabolo.model import CodeModel, Loss, State
 from diabolo.objectives import warm_up, weighted_mean
 from diabolo.variational import SHARES, WIDTHS
 
-__all__ = ["LabelModel"]
+__all__ = ["LabelModel", "Said"]
 
 _FLOOR = 0.05  # share of the draws whose label is the prior's: no label is without a chance
+
+
+class Said(NamedTuple):
+    """What a row says of label and style.
+
+    log_label : (n_classes,) log r(y); where the label is known, 0 at it and -inf at the others
+    styles : q(z | x, y) under each label
+    log_known : (n_classes,) 0; where the label is known, log p(y) at it and inf at the others
+    """
+
+    log_label: Array
+    styles: DiagonalGaussian
+    log_known: Array
 
 
 class LabelModel(CodeModel):
@@ -143,11 +156,10 @@ class LabelModel(CodeModel):
     def placed(self, evidence: Any, codes: Array) -> Placed:
         """As `codes.Explorer` has it."""
 
-    def label_law(self, log_classes: Array) -> Array:
-        """log r(y), nats: the classifier's answer, with a share of p(y) mixed in."""
-        return jnp.logaddexp(jnp.log1p(-_FLOOR) + log_classes, jnp.log(_FLOOR) + self.log_frequency)
-
-
-def under_each_label(n_classes: int, say: Any) -> DiagonalGaussian:
-    """`say(label)` for every label (n_classes,): leaves (n_classes, ...)."""
-    return jax.vmap(say)(jnp.eye(n_classes))
+    def told(self, log_classes: Array, label: Array, is_known: Array, styles: DiagonalGaussian) -> Said:
+        """What rows say of label and style: the classifier's answer with a share of p(y) mixed in, or a known label."""
+        free = jnp.logaddexp(jnp.log1p(-_FLOOR) + log_classes, jnp.log(_FLOOR) + self.log_frequency)
+        at, known = label > 0.5, is_known[:, None]
+        log_label = jnp.where(known, jnp.where(at, 0.0, -jnp.inf), free)
+        log_known = jnp.where(known, jnp.where(at, self.log_frequency, jnp.inf), 0.0)
+        return Said(log_label, styles, log_known)

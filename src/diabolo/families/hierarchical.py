@@ -189,9 +189,9 @@ class LadderModel(CodeModel):
             jnp.concatenate(part, axis=1)
             for part in zip(*((x.code, x.posterior.mean, x.posterior.log_scale) for x in levels), strict=True)
         )
-        distance = jnp.sum(((code - mean) * jnp.exp(-log_scale)) ** 2, axis=1)
+        distance, nothing = jnp.sum(((code - mean) * jnp.exp(-log_scale)) ** 2, axis=1), jnp.zeros(())
         log_prior = sum((x.prior.log_prob(x.code) for x in levels), jnp.zeros(()))
-        return Placed(distance, jnp.sum(log_scale, axis=1), codes.shape[1], jnp.zeros(()), log_prior)
+        return Placed(distance, jnp.sum(log_scale, axis=1), codes.shape[1], nothing, log_prior, nothing)
 
     def finish(self, batches: Batches, key: Array) -> Self:
         """See how rows use the code."""

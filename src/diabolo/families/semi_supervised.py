@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import equinox as eqx
 import jax
@@ -20,7 +20,7 @@ from diabolo.codes import DiagonalGaussian, Placed
 from diabolo.estimator import DiaboloEstimator
 from diabolo.joint import JointLikelihood
 from diabolo.keys import children
-from diabolo.labels import LabelModel
+from diabolo.labels import LabelModel, Said
 from diabolo.model import Decoder, Encoder, Loss, Phase, State
 from diabolo.nets import MLP, Network
 from diabolo.objectives import weighted_mean
@@ -31,13 +31,6 @@ from diabolo.wiring import Parts, layer_sizes, networks, width_of
 __all__ = ["SemiSupervisedVAE"]
 
 _HIDDEN = (128,)  # of the networks on top of M1's code, where hidden_layer_sizes is "auto"
-
-
-class Said(NamedTuple):
-    """What a row says of label and style: log r(y), (n_classes,), and q(z | x, y) under each label."""
-
-    log_label: Array
-    styles: DiagonalGaussian
 
 
 class LabelledModel(LabelModel):
@@ -120,12 +113,9 @@ class LabelledModel(LabelModel):
         return {"style": style, "label": self.draw_labels(key_label, n, label, is_known)}
 
     def evidence(self, batch: Batch) -> Said:
-        """Of a known label the density is given it: it is proposed with the probability that the prior has for it."""
-        label, is_known = self.known(batch.given)
-        free = self.label_law(self.log_classes(self.features(batch)))
-        bound = jnp.where(label > 0.5, self.log_frequency, -jnp.inf)
+        """Labels and styles of rows; where a label is known, the density is given it."""
         styles = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), self.styles(batch))
-        return Said(jnp.where(is_known[:, None], bound, free), styles)
+        return self.told(self.log_classes(self.features(batch)), *self.known(batch.given), styles)
 
     def explore(self, evidence: Said, key: Array, widths: Array) -> Array:
         key_label, key_style = jax.random.split(key)
@@ -278,10 +268,9 @@ class StackedModel(LabelModel):
     def _said_of(self, evidence: Any, features: Array) -> Said:
         """Of one row's label and style, where its features are (n, width): leaves (n, n_classes, ...)."""
         _, label, is_known = evidence
-        free = self.label_law(self.log_classes(features))
-        bound = jnp.where(label > 0.5, self.log_frequency, -jnp.inf)
         styles = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), self.styles(features))
-        return Said(jnp.where(is_known, bound, free), styles)
+        known = (jnp.broadcast_to(part, (len(features), *part.shape)) for part in (label, is_known))
+        return self.told(self.log_classes(features), *known, styles)
 
     def explore(self, evidence: Any, key: Array, widths: Array) -> Array:
         key_features, key_label, key_style = jax.random.split(key, 3)
@@ -324,19 +313,14 @@ def _log_normal(codes: Array) -> Array:
 
 def _placed(said: Said, groups: dict[str, Array], log_prior: Array) -> Placed:
     """Styles and labels as a row sees them; what it says is the same for all codes, or (n, ...) one for each."""
-    label = groups["label"]
-    chosen = jnp.argmax(label, axis=1)
-    if said.log_label.ndim == 1:
-        log_choice, mean, log_scale = (
-            leaf[chosen] for leaf in (said.log_label, said.styles.mean, said.styles.log_scale)
-        )
-    else:
-        each = jnp.arange(len(label))
-        log_choice, mean, log_scale = (
-            leaf[each, chosen] for leaf in (said.log_label, said.styles.mean, said.styles.log_scale)
-        )
+    label = jnp.argmax(groups["label"], axis=1)
+    place = (label,) if said.log_label.ndim == 1 else (jnp.arange(len(label)), label)
+    log_choice, mean, log_scale, log_known = (
+        leaf[place] for leaf in (said.log_label, said.styles.mean, said.styles.log_scale, said.log_known)
+    )
     distance = jnp.sum(((groups["style"] - mean) * jnp.exp(-log_scale)) ** 2, axis=1)
-    return Placed(distance, jnp.sum(log_scale, axis=1), mean.shape[1], log_choice, log_prior)
+    log_choice = jnp.where(jnp.isposinf(log_known), 0.0, log_choice)
+    return Placed(distance, jnp.sum(log_scale, axis=1), mean.shape[1], log_choice, log_prior, log_known)
 
 
 def _nothing(tree: Any) -> Any:
