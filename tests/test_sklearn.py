@@ -4,13 +4,14 @@ import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from diabolo.families.autoencoder import Autoencoder
+from diabolo.families.conditional import ConditionalVAE
 from diabolo.families.denoising import DenoisingAutoencoder
 from diabolo.families.iwae import IWAE
 from diabolo.families.vae import VAE
 from diabolo.outliers import OutlierDetector
 
 SMALL = {"n_components": 2, "hidden_layer_sizes": (8,), "max_steps": 100, "random_state": 0}
-FAMILIES = (VAE, IWAE, Autoencoder, DenoisingAutoencoder)
+FAMILIES = (VAE, IWAE, ConditionalVAE, Autoencoder, DenoisingAutoencoder)
 
 
 @pytest.mark.filterwarnings("ignore:columns? .* hold one value")

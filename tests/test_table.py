@@ -546,15 +546,16 @@ def test_what_is_beside_the_table_is_a_condition_with_a_flag_of_its_gap(form):
     X, y = np.arange(8.0).reshape(4, 2), BESIDE[form](SEXES)
     plain = Schema.learn(X)
     schema = again(plain.with_beside(y))
-    assert (schema.given_width, schema.layout.given_width, plain.given_width) == (2, 0, 0)
+    # two labels have two cells: one of 0 would be next to none
+    assert (schema.given_width, schema.layout.given_width, plain.given_width) == (3, 0, 0)
     assert schema.beside[0].name == "y" and schema.beside[0].gaps and schema.columns == plain.columns
     rows = schema.encode(X, beside=y)
-    assert rows.given.tolist() == [[0, 0], [1, 0], [0, 1], [1, 0]]
+    assert rows.given.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 0]]
     assert np.array_equal(rows.values, plain.encode(X).values)
-    assert schema.encode(X).given.tolist() == schema.unknown(4).tolist() == [[0, 1]] * 4
+    assert schema.encode(X).given.tolist() == schema.unknown(4).tolist() == [[0, 0, 1]] * 4
     assert np.array_equal(schema.encode_given(y), rows.given)
-    assert schema.encode_given("m").tolist() == [[1, 0]]
-    assert schema.encode_given(X).tolist() == [[0, 1]] * 4  # the whole table, and nothing beside it
+    assert schema.encode_given("m").tolist() == [[0, 1, 0]]
+    assert schema.encode_given(X).tolist() == [[0, 0, 1]] * 4  # the whole table, and nothing beside it
     np.testing.assert_allclose(schema.decode(rows.values, given_values=rows.given), X, atol=1e-5)
 
 

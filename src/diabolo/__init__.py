@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from diabolo.comparison import compare
     from diabolo.density import Reading
     from diabolo.families.autoencoder import Autoencoder
+    from diabolo.families.conditional import ConditionalVAE
     from diabolo.families.denoising import DenoisingAutoencoder
     from diabolo.families.iwae import IWAE
     from diabolo.families.vae import VAE
@@ -37,6 +38,7 @@ __version__ = "0.1.0"
 _OWNERS = {
     "VAE": "families.vae",
     "IWAE": "families.iwae",
+    "ConditionalVAE": "families.conditional",
     "Autoencoder": "families.autoencoder",
     "DenoisingAutoencoder": "families.denoising",
     "Binary": "columns",
@@ -64,6 +66,7 @@ __all__ = [
     "Autoencoder",
     "Binary",
     "Categorical",
+    "ConditionalVAE",
     "Constant",
     "Count",
     "DenoisingAutoencoder",

@@ -25,6 +25,7 @@ FAMILIES = {
     "autoencoder": ("diabolo.families.autoencoder", "Autoencoder"),
     "denoising": ("diabolo.families.denoising", "DenoisingAutoencoder"),
     "iwae": ("diabolo.families.iwae", "IWAE"),
+    "conditional": ("diabolo.families.conditional", "ConditionalVAE"),
 }
 
 

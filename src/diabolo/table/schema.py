@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diabolo.checks import refuse
-from diabolo.columns import Kind, kind_of
+from diabolo.columns import Binary, Categorical, Kind, kind_of
 from diabolo.table.layout import Column, Layout, Place, Rows
 from diabolo.table.reading import FRAMES, Source, read_beside, read_block, read_cells, read_table
 from diabolo.table.survey import Found, Survey
@@ -121,6 +121,9 @@ class Schema:
         declared = None if kind is None else kind_of(kind, "y")
         found = Found.of(source, 0, declared, given=True, everywhere=False)
         learned = found.kind(plain=False)
+        if declared is None and isinstance(learned, Binary):
+            # a cell of 0 would be next to none: each of two labels has a cell of its own, as each of three has
+            learned = Categorical().finish(found.summary, found.where)
         if learned.name == "identifier":
             got = f"{found.summary['n_distinct']} different texts in {found.summary['n']} rows"
             raise refuse(f"y, column {own!r}", got=got, want="labels that recur, or numbers")
