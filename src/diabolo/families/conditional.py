@@ -34,13 +34,13 @@ _GAIN = 3.0
 
 
 class Amplified(eqx.Module):
-    """A network behind a fixed gain: `gain` (n_inputs,) is not trained."""
+    """A network behind a fixed gain, one number for each of its inputs."""
 
     network: Network
-    gain: Array
+    gain: tuple[float, ...] = eqx.field(static=True)
 
     def __call__(self, inputs: Array) -> Array:
-        return self.network(self.gain * inputs)
+        return self.network(np.asarray(self.gain, np.float32) * inputs)
 
 
 class ConditionalModel(VariationalModel):
@@ -94,8 +94,7 @@ class ConditionalModel(VariationalModel):
         return eqx.tree_at(lambda one: one.given, batch, given)
 
     def fixed(self) -> tuple[Any, ...]:
-        gains = self.encoder.network.gain, self.decoder.network.gain  # type: ignore[attr-defined]
-        return (*super().fixed(), self.unknown, self.dropout, *gains)
+        return (*super().fixed(), self.unknown, self.dropout)
 
 
 class ConditionalVAE(VariationalEstimator):
@@ -227,14 +226,14 @@ class ConditionalVAE(VariationalEstimator):
 
     def build(self, schema: Schema, key: Array) -> ConditionalModel:
         """The untrained network for a table."""
-        fields, gain = self._fields(schema, key), np.ones(schema.given_width, np.float32)
+        fields, gain = self._fields(schema, key), [1.0] * schema.given_width
         for column, flag in schema.conditions:
             if isinstance(column.kind, (Binary, Categorical, Ordinal)):
-                gain[flag - column.kind.width : flag] = _GAIN
+                gain[flag - column.kind.width : flag] = [_GAIN] * column.kind.width
         n_components = sum(width for _, width in fields["code_widths"])
         n_inputs = schema.width + len(fields["encoder"].gap_columns)
         for name, n_others in (("encoder", n_inputs), ("decoder", n_components)):
-            whole = np.concatenate([np.ones(n_others, np.float32), gain])
+            whole = (*[1.0] * n_others, *gain)
             fields[name] = eqx.tree_at(
                 lambda part: part.network, fields[name], replace_fn=functools.partial(Amplified, gain=whole)
             )
