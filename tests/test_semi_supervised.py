@@ -199,6 +199,18 @@ def test_labels_are_given_as_people_have_them(tmp_path):
     ]
 
 
+def test_partial_fit_knows_classes_that_come_later():
+    X, label = rows()
+    first, later = label < 2, label == 2
+    m2 = SemiSupervisedVAE(**SMALL | {"n_components": 1, "batch_size": 32})
+    m2.partial_fit(X[first], label[first], classes=[0, 1, 2])
+    for _ in range(40):
+        m2.partial_fit(X[first], label[first]).partial_fit(X[later], label[later])
+    m2.partial_fit(X).partial_fit(X, np.full(N_ROWS, -1))
+    assert m2.classes_.tolist() == [0, 1, 2] and m2.score(X[later], label[later]) > 0.8
+    assert not [name for name in vars(m2) if name == "_kind_of_y"]
+
+
 def test_what_is_no_label_is_refused():
     X, label = rows()
     m2 = SemiSupervisedVAE(max_steps=1)

@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from diabolo import density, devices, engine, passes, progress, restarts, saving
 from diabolo.batches import Batch, Batches, Reservoir
 from diabolo.checks import InputError, OneOf, Range, check_params, nearest, refuse
+from diabolo.columns import Kind
 from diabolo.density import Reading
 from diabolo.impute import conditional_draws
 from diabolo.keys import key_of
@@ -37,7 +38,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     _finishes: ClassVar[bool] = False  # is anything of its model fitted to all rows after training?
     _conditions_on_y: ClassVar[bool] = False  # is y a condition of each row?
-    _kind_of_y: ClassVar[str | None] = None  # what y then is; None infers it
+    _kind_of_y: str | Kind | None = None  # what y then is; None infers it
     _seen: Reservoir | None = None
     _training: engine.Training | None = None
 

@@ -109,6 +109,16 @@ class LabelModel(CodeModel):
         bound = jnp.where(is_known, jnp.sum(label * bounds, axis=1), summed)
         return bound, jnp.sum(label * log_classes, axis=1)
 
+    def score_of(self, bounds: Array, log_classes: Array, given: Array) -> Array:
+        """What is compared of held-out rows, (n_rows,) nats: unlike the bound, it does not ask the classifier.
+
+        A classifier that is sure of a few wrong labels lowers the bound while everything else still learns. The
+        parameters are those of `objective`.
+        """
+        label, is_known = self.known(given)
+        of_label = jnp.sum(label * (bounds + self.alpha * log_classes), axis=1)
+        return jnp.where(is_known, of_label, jax.nn.logsumexp(bounds, axis=1))
+
     def label_loss(self, bound: Array, log_label: Array, batch: Batch, state: State) -> Loss:
         """Negative mean bound and `alpha` times the classifier's cross-entropy over labelled rows (eq. 9 there)."""
         n_known = jnp.sum(self.known(batch.given)[1])

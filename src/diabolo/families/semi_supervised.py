@@ -17,6 +17,7 @@ from diabolo import passes
 from diabolo.batches import Batch
 from diabolo.checks import InputError, OneOf, Range, refuse
 from diabolo.codes import DiagonalGaussian, Placed
+from diabolo.columns import Categorical
 from diabolo.estimator import DiaboloEstimator
 from diabolo.joint import JointLikelihood
 from diabolo.keys import children
@@ -80,17 +81,16 @@ class LabelledModel(LabelModel):
         each = jax.vmap(under, out_axes=1)(jnp.eye(self.n_classes), self.styles(batch))
         return each + self.log_frequency
 
-    def _objective(self, batch: Batch, key: Array, weight: Array | float = 1.0) -> tuple[Array, Array]:
-        log_classes = self.log_classes(self.features(batch))
-        return self.objective(self.bounds(batch, key, weight), log_classes, batch.given)
-
     def loss(self, batch: Batch, key: Array, state: State) -> Loss:
         """Negative bound of rows with and without labels, and the classifier's cross-entropy."""
-        return self.label_loss(*self._objective(batch, key, self.warmed(state)), batch, state)
+        bounds, log_classes = (
+            self.bounds(batch, key, self.warmed(state)),
+            self.log_classes(self.features(batch)),
+        )
+        return self.label_loss(*self.objective(bounds, log_classes, batch.given), batch, state)
 
     def held_out(self, batch: Batch, key: Array) -> Array:
-        bound, log_label = self._objective(batch, key)
-        return bound + self.alpha * log_label
+        return self.score_of(self.bounds(batch, key), self.log_classes(self.features(batch)), batch.given)
 
     def encode(self, batch: Batch) -> dict[str, Array]:
         """The label where it is known, else its probabilities; the style's mean under them."""
@@ -227,11 +227,9 @@ class StackedModel(LabelModel):
         key_features, key_styles = jax.random.split(key)
         said = self.said(batch)
         features = said.draw_one(key_features)
-        bound, log_label = self.objective(
-            self.bounds(features, key_styles), self.log_classes(features), batch.given
-        )
         rest = self._log_row(batch, features) - said.log_prob(features)
-        return rest + bound + self.alpha * log_label
+        bounds = self.bounds(features, key_styles)
+        return rest + self.score_of(bounds, self.log_classes(features), batch.given)
 
     def encode(self, batch: Batch) -> dict[str, Array]:
         """M1's mean; the label where it is known, else its probabilities; the style's mean under them."""
@@ -392,7 +390,7 @@ class SemiSupervisedVAE(ClassifierMixin, DiaboloEstimator):
     """
 
     _conditions_on_y: ClassVar[bool] = True
-    _kind_of_y: ClassVar[str | None] = "categorical"
+    _kind_of_y = "categorical"
     _constraints: ClassVar[dict[str, list[Any]]] = {
         **DiaboloEstimator._constraints,
         "dispersion": DiaboloEstimator._dispersions,
@@ -484,6 +482,21 @@ class SemiSupervisedVAE(ClassifierMixin, DiaboloEstimator):
             outer=MLP(style + n_classes, 2 * width, hidden[::-1], self.activation, key_outer),
         )
 
+    def partial_fit(self, X: Any, y: Any = None, classes: Any = None) -> Self:
+        """As for every member; `classes` lists all labels in the first call, where its rows may lack some.
+
+        y without any label, or no y at all, is welcome in later calls.
+        """
+        if classes is not None and not hasattr(self, "model_"):
+            levels = np.unique(np.asarray(classes)).tolist()
+            known = Categorical(levels=tuple(one if isinstance(one, str) else float(one) for one in levels))
+            self._kind_of_y = known
+        try:
+            return super().partial_fit(X, y)
+        finally:
+            if "_kind_of_y" in vars(self):
+                del self._kind_of_y
+
     # ---- labels --------------------------------------------------------------------------------------------
 
     @property
@@ -519,7 +532,7 @@ class SemiSupervisedVAE(ClassifierMixin, DiaboloEstimator):
             labels = labels.astype(object)
             unknown = np.array([one is None or one != one or one == -1 for one in labels], bool)
             gap = None
-        if unknown.all():
+        if unknown.all() and not hasattr(self, "model_"):
             raise refuse("y", got="no label", want="at least one row with a label")
         try:
             check_classification_targets(labels[~unknown])
