@@ -32,6 +32,7 @@ FLOORS = {
     "deterministic": 4,
     "variational": 4,
     "labels": 4,
+    "ladder": 4,
     "wiring": 5,
     "engine": 5,
     "restarts": 5,
@@ -65,6 +66,8 @@ DOORS = {
     ("files", "table"),
     ("variational", "model"),
     ("labels", "model"),
+    ("ladder", "model"),
+    ("ladder", "variational"),  # the same strata of draws
     ("labels", "variational"),  # the same strata of draws
     ("variational_estimator", "estimator"),
     ("deterministic", "model"),  # an abstract model that several families share

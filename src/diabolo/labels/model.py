@@ -16,7 +16,7 @@ from diabolo.model import CodeModel, Loss, State
 from diabolo.objectives import warm_up, weighted_mean
 from diabolo.variational import SHARES, WIDTHS
 
-__all__ = ["LabelModel", "Said"]
+__all__ = ["LabelModel", "Said", "log_normal", "placed", "with_given"]
 
 _FLOOR = 0.05  # share of the draws whose label is the prior's: no label is without a chance
 
@@ -173,3 +173,25 @@ class LabelModel(CodeModel):
         log_label = jnp.where(known, jnp.where(at, 0.0, -jnp.inf), free)
         log_known = jnp.where(known, jnp.where(at, self.log_frequency, jnp.inf), 0.0)
         return Said(log_label, styles, log_known)
+
+
+def with_given(batch: Batch, given: Array) -> Batch:
+    """The rows with other given cells."""
+    return eqx.tree_at(lambda one: one.given, batch, given)
+
+
+def log_normal(codes: Array) -> Array:
+    """Log-density of N(0, I): (n_rows,) nats."""
+    return -0.5 * jnp.sum(codes**2 + jnp.log(2.0 * jnp.pi), axis=1)
+
+
+def placed(said: Said, groups: dict[str, Array], log_prior: Array) -> Placed:
+    """Styles and labels as a row sees them; what it says is the same for all codes, or (n, ...) one for each."""
+    label = jnp.argmax(groups["label"], axis=1)
+    place = (label,) if said.log_label.ndim == 1 else (jnp.arange(len(label)), label)
+    log_choice, mean, log_scale, log_known = (
+        leaf[place] for leaf in (said.log_label, said.styles.mean, said.styles.log_scale, said.log_known)
+    )
+    distance = jnp.sum(((groups["style"] - mean) * jnp.exp(-log_scale)) ** 2, axis=1)
+    log_choice = jnp.where(jnp.isposinf(log_known), 0.0, log_choice)
+    return Placed(distance, jnp.sum(log_scale, axis=1), mean.shape[1], log_choice, log_prior, log_known)
