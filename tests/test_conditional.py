@@ -191,7 +191,7 @@ def test_columns_of_the_table_and_y_are_conditions_together(library):
     species = library.DataFrame({"species": NAMES[label]})["species"]
     cvae = ConditionalVAE(**{**SMALL, "max_steps": 100}, given=["sex"]).fit(table, species)
     assert [column.name for column, _ in cvae.schema_.conditions] == ["sex", "species"]
-    assert cvae.schema_.given_width == 2 + 4 and cvae.model_.n_table == 2
+    assert cvae.schema_.given_width == 2 + 4 and cvae.model_.alone == ((2, 6),)
     now = library.DataFrame({"sex": ["f"], "species": ["adelie"]})
     draws = cvae.sample(3, given=now, random_state=0)
     assert list(draws.columns) == ["a", "b", "c", "sex"] and list(draws["sex"]) == ["f"] * 3
@@ -206,6 +206,21 @@ def test_columns_of_the_table_and_y_are_conditions_together(library):
     sex, species = given[:, 1] == 1.0, given[:, 5] == 1.0
     assert not np.any(sex & ~species)
     assert abs(sex.mean() - 0.1) < 0.02 and abs(species.mean() - 0.19) < 0.02
+
+
+def test_a_condition_with_gaps_may_be_unknown_alone():
+    X, label = labelled()
+    table = pd.DataFrame(X, columns=list("abc")).assign(species=NAMES[label])
+    table["size"] = np.where(X[:, 0] > EFFECT[label, 0], "large", "small")
+    table.loc[:5, "size"] = None  # too few to teach it
+    cvae = ConditionalVAE(**SMALL, given=["species", "size"], given_dropout=0.3).fit(table)
+    for k, name in enumerate(NAMES):
+        draws = cvae.sample(2000, given={"species": name}, random_state=0)[["a", "b", "c"]]
+        assert np.all(np.abs(draws.mean() - EFFECT[k]) < 0.7) and 1.4 < draws["a"].std() < 2.6
+    both = {"species": ["adelie", "gentoo"], "size": "large"}
+    assert list(cvae.sample(2, given=both, random_state=0)["species"]) == ["adelie", "gentoo"]
+    as_table = pd.DataFrame({"species": ["adelie", "gentoo"], "size": ["large", "large"]})
+    assert cvae.sample(2, given=both, random_state=0).equals(cvae.sample(2, given=as_table, random_state=0))
 
 
 def test_images_under_labels():
@@ -258,6 +273,27 @@ def test_conditions_that_cannot_be_are_refused():
         InputError, match=r"parameter 'given_dropout': got 1\.0; expected a number at least 0 and below 1"
     ):
         ConditionalVAE(given_dropout=1.0).fit(X, y)
+
+
+def test_conditions_by_name_that_cannot_be_are_refused():
+    X, label = labelled()
+    table = pd.DataFrame(X, columns=list("abc")).assign(species=NAMES[label], sex="m")
+    table.loc[::2, "sex"] = "f"
+    cvae = ConditionalVAE(**{**SMALL, "max_steps": 1}, given=["species", "sex"]).fit(table)
+    for given, said in {
+        "gentoo": r"given: got 'gentoo'; expected values of 2 columns\. Say {'species': \.\.\., 'sex'",
+        ("gentoo", "m"): r"given: got \('gentoo', 'm'\); expected values of 2 columns",
+    }.items():
+        with pytest.raises(InputError, match=said):
+            cvae.sample(2, given=given)
+    with pytest.raises(InputError, match=r"given: got a column 'specie'; .* Did you mean 'species'\?"):
+        cvae.sample(2, given={"specie": "gentoo"})
+    with pytest.raises(
+        InputError, match=r"got values of shapes 'species': \(2,\), 'sex': \(3,\); expected one"
+    ):
+        cvae.sample(2, given={"species": ["gentoo", "adelie"], "sex": ["m", "f", "m"]})
+    with pytest.raises(InputError, match="given column 'species': got a gap"):
+        cvae.sample(2, given={"sex": "m"})
 
 
 def test_without_any_condition_it_is_a_plain_vae_and_says_so():

@@ -274,7 +274,8 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         Parameters
         ----------
         n_samples : how many
-        given : (n_samples rows of) the conditions, where the model has any
+        given : the conditions, where the model has any: one for all or n_samples rows, as a table or by name,
+            `{"sex": "MALE"}`
         random_state : seed; None draws anew at every call
 
         Returns

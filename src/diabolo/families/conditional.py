@@ -56,7 +56,7 @@ class ConditionalModel(VariationalModel):
     ----------
     unknown : (given_width,) the given cells of a row of which no condition is known, not trained
     dropout : () share of the rows whose conditions are hidden, not trained
-    n_table : static; how many of the given cells are the table's own, the others are beside it
+    alone : static; first and last given cell, and one, of each condition that may be missing while others are known
     """
 
     likelihood: JointLikelihood
@@ -68,7 +68,7 @@ class ConditionalModel(VariationalModel):
     unknown: Array
     dropout: Array
     code_widths: tuple[tuple[str, int], ...] = eqx.field(static=True)
-    n_table: int = eqx.field(static=True)
+    alone: tuple[tuple[int, int], ...] = eqx.field(static=True)
 
     def loss(self, batch: Batch, key: Array, state: State) -> Loss:
         """Negative evidence bound, some conditions hidden."""
@@ -81,15 +81,15 @@ class ConditionalModel(VariationalModel):
         return self.evidence(self.hiding(batch, key_hidden), key_code)
 
     def hiding(self, batch: Batch, key: Array) -> Batch:
-        """All conditions of some rows hidden; of others only what is beside the table, where the table has any."""
+        """All conditions of some rows hidden; of others, each by itself, those that may be missing alone."""
         n_given = batch.given.shape[1]
         if not n_given:
             return batch
-        key_all, key_beside = jax.random.split(key)
+        key_all, key_alone = jax.random.split(key)
         hidden = jax.random.bernoulli(key_all, self.dropout, (batch.n_rows, 1))
-        if 0 < self.n_table < n_given:
-            alone = jax.random.bernoulli(key_beside, self.dropout, (batch.n_rows, 1))
-            hidden |= alone & (np.arange(n_given) >= self.n_table)
+        for i, (start, stop) in enumerate(self.alone):
+            one = jax.random.bernoulli(jax.random.fold_in(key_alone, i), self.dropout, (batch.n_rows, 1))
+            hidden |= one & (np.arange(n_given) >= start) & (np.arange(n_given) < stop)
         given = jnp.where(hidden, self.unknown, batch.given)
         return eqx.tree_at(lambda one: one.given, batch, given)
 
@@ -125,7 +125,8 @@ class ConditionalVAE(VariationalEstimator):
     network : factory `(n_inputs, n_outputs, key) -> eqx.Module` used for encoder and decoder
     dispersion : "column" learns one scale per real column; "row" lets the decoder say it for each row
     given_dropout : share of the rows whose conditions a training step hides, so that the readings also work where they
-        are not known. As often again y alone is hidden, where X has conditions too
+        are not known. As often again each condition that may be missing is hidden alone, where there are several: y,
+        and columns of X with gaps
     prior, n_prior, posterior, beta, free_bits, warm_up : as for `VAE`; the prior does not look at the condition
     batch_size, learning_rate, max_steps : of training; "auto" suits the data
     early_stopping : stop when the held-out bound has not risen for `n_iter_no_change` rounds of 100 steps
@@ -241,7 +242,7 @@ class ConditionalVAE(VariationalEstimator):
             **fields,
             unknown=schema.unknown(1)[0],  # type: ignore[arg-type]
             dropout=np.asarray(self.given_dropout, np.float32),  # type: ignore[arg-type]
-            n_table=schema.layout.given_width,
+            alone=_alone(schema),
         )
 
     def analogy(self, X: Any, given: Any, y: Any = None) -> Any:
@@ -288,3 +289,11 @@ class ConditionalVAE(VariationalEstimator):
         given = self.schema_.unknown(n_rows)
         self._admit(given)
         return given
+
+
+def _alone(schema: Schema) -> tuple[tuple[int, int], ...]:
+    """Given cells of each condition that may be missing while others are known."""
+    if len(schema.conditions) < 2:
+        return ()
+    may_be_missing = [one for one in schema.conditions if one[0].gaps or one[0] in schema.beside]
+    return tuple((flag - column.kind.width, flag + 1) for column, flag in may_be_missing)

@@ -7,15 +7,24 @@ import datetime
 import numbers
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import narwhals as nw
 import numpy as np
 
-from diabolo.checks import InputTypeError, refuse
+from diabolo.checks import InputTypeError, nearest, refuse
 
-__all__ = ["Series", "Source", "read_beside", "read_block", "read_cells", "read_table", "rows_at"]
+__all__ = [
+    "Series",
+    "Source",
+    "read_beside",
+    "read_block",
+    "read_by_name",
+    "read_cells",
+    "read_table",
+    "rows_at",
+]
 
 FRAMES = ("pandas", "polars", "pyarrow")
 DAY = 86400e6  # microseconds
@@ -129,6 +138,23 @@ def read_beside(y: Any, name: str | None = None) -> Source:
     if not len(array):
         raise refuse("y", got="no values", want="one per row of X")
     return dataclasses.replace(_read_array(array.reshape(-1, 1), None), names=(name or "y",))
+
+
+def read_by_name(X: Mapping[Any, Any], names: Sequence[str | int]) -> Source:
+    """Columns (n_rows,) in the order of their names, from a value or a list under some of them; the others are gaps."""
+    for name in X:
+        if name not in names:
+            got, want = f"a column {name!r}", f"some of {list(names)}"
+            raise refuse("given", got=got, want=want, fix=nearest(str(name), [str(one) for one in names]))
+    columns = {name: np.atleast_1d(_as_array(values)) for name, values in X.items()}
+    lengths = {len(values) for values in columns.values()} - {1}
+    if len(lengths) > 1 or any(values.ndim > 1 for values in columns.values()):
+        shapes = ", ".join(f"{name!r}: {values.shape}" for name, values in columns.items())
+        raise refuse("given", got=f"values of shapes {shapes}", want="one value of each, or as many of each")
+    cells = np.full((max(lengths, default=1), len(names)), None, object)
+    for name, values in columns.items():
+        cells[:, list(names).index(name)] = values
+    return dataclasses.replace(_read_array(cells, None), names=tuple(names))
 
 
 def rows_at(X: Any, places: np.ndarray) -> Any:

@@ -13,7 +13,15 @@ import numpy as np
 from diabolo.checks import refuse
 from diabolo.columns import Binary, Categorical, Kind, kind_of
 from diabolo.table.layout import Column, Layout, Place, Rows
-from diabolo.table.reading import FRAMES, Source, read_beside, read_block, read_cells, read_table
+from diabolo.table.reading import (
+    FRAMES,
+    Source,
+    read_beside,
+    read_block,
+    read_by_name,
+    read_cells,
+    read_table,
+)
 from diabolo.table.survey import Found, Survey
 from diabolo.table.writing import write_frame
 
@@ -235,17 +243,25 @@ class Schema:
 
         Parameters
         ----------
-        X : a table of the given columns, then what is beside the table; or a table of all columns, with or without it.
-            Where what is beside the table is the only condition, also its values (n,), or one value for all rows
+        X : a table of the given columns, then what is beside the table; or a table of all columns, with or without it;
+            or a dict of their values, one or (n,) under a name. Of a single condition also its values (n,), or one
 
         Returns
         -------
         (n, given_width) float32; a condition beside the table that is left out is not known
         """
         places = self.layout.given_places
-        if self.beside and not places and _is_flat(X):
-            return self._encode_beside(X)
-        source = read_table(X)
+        names = [column.name for column, _ in self.conditions]
+        if not isinstance(X, Mapping) and _is_flat(X):
+            if len(names) > 1:
+                like = ", ".join(f"{name!r}: ..." for name in names)
+                raise refuse(
+                    "given", got=repr(X), want=f"values of {len(names)} columns", fix=f"Say {{{like}}}."
+                )
+            if not places:
+                return self._encode_beside(X)
+            X = {names[0]: X}
+        source = read_by_name(X, names) if isinstance(X, Mapping) else read_table(X)
         table, beside = self._conditions_in(source)
         given = np.zeros((source.n_rows, self.given_width), np.float32)
         for i, place in zip(table, places, strict=True):
