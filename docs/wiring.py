@@ -26,7 +26,7 @@ SORTS = {
     "after": (46.0, ROWS),  # fitted when training is over: dashed
 }
 
-# (name, sort, column, line, text of one or two lines) and (from, to, "after" or "")
+# (name, sort, column, line, text of one or two lines) and (from, to, "after", "level" or "")
 Part = tuple[str, str, float, float, str]
 Arrow = tuple[str, str, str]
 CHAIN = [("x", "encoder", ""), ("encoder", "z", ""), ("z", "decoder", ""), ("decoder", "again", "")]
@@ -113,6 +113,111 @@ PICTURES: dict[str, tuple[str, list[Part], list[Arrow]]] = {
             ("w", "loss", ""),
         ],
     ),
+    "hierarchical": (
+        "Hierarchical VAE: what the row says goes up level by level, priors come down and are multiplied with it",
+        [
+            ("x", "data", 0, 3, "x"),
+            ("encoder", "encoder", 1, 3, "encoder"),
+            ("said1", "step", 2.05, 3, "x says\nof z₁"),
+            ("said2", "step", 2.05, 1, "x says\nof z₂"),
+            ("p2", "code", 3.15, 0, "prior\np(z₂)"),
+            ("q2", "step", 3.15, 1, "q(z₂ | x)"),
+            ("p1", "step", 3.15, 2, "p(z₁ | z₂)"),
+            ("q1", "step", 3.15, 3, "q(z₁ | z₂, x)"),
+            ("z2", "code", 4.2, 1, "draw z₂"),
+            ("z1", "code", 4.2, 3, "draw z₁"),
+            ("decoder", "decoder", 5.15, 2, "decoder"),
+            ("again", "data", 6.1, 2, "p(x | z)"),
+            ("loss", "loss", 6.1, 1, "−log p(x | z)\n+ Σ KL(q ‖ p)"),
+        ],
+        [
+            ("x", "encoder", ""),
+            ("encoder", "said1", ""),
+            ("said1", "said2", ""),
+            ("said1", "q1", ""),
+            ("said2", "q2", ""),
+            ("p2", "q2", ""),
+            ("q2", "z2", ""),
+            ("z2", "p1", ""),
+            ("p1", "q1", ""),
+            ("q1", "z1", ""),
+            ("z2", "decoder", ""),
+            ("z1", "decoder", ""),
+            ("decoder", "again", ""),
+            ("again", "loss", ""),
+        ],
+    ),
+    "conditional": (
+        "Conditional VAE: the condition, hidden for some rows, goes into encoder and decoder, not into the prior",
+        [
+            ("x", "data", 0, 1, "x"),
+            ("y", "data", 0, 2, "condition\ny"),
+            ("hide", "step", 1, 2, "hidden for\nsome rows"),
+            ("encoder", "encoder", 1, 1, "encoder"),
+            ("q", "step", 2.05, 1, "q(z | x, y)\nmean, scale"),
+            ("z", "code", 3.1, 1, "draw z"),
+            ("decoder", "decoder", 4.05, 1, "decoder"),
+            ("again", "data", 5, 1, "p(x | z, y)"),
+            ("loss", "loss", 5, 0, "loss\n−log p(x | z, y)"),
+            ("kl", "loss", 2.05, 0, "loss\nKL(q ‖ p)"),
+            ("p", "code", 3.1, 0, "prior\np(z)"),
+        ],
+        [
+            ("x", "encoder", ""),
+            ("y", "hide", ""),
+            ("hide", "encoder", ""),
+            ("hide", "decoder", "level"),
+            ("encoder", "q", ""),
+            ("q", "z", ""),
+            *CHAIN[2:],
+            ("again", "loss", ""),
+            ("q", "kl", ""),
+            ("p", "kl", ""),
+        ],
+    ),
+    "semi_supervised": (
+        "M2: a classifier says the label where it is not known; label and style make the row",
+        [
+            ("x", "data", 0, 1, "x"),
+            ("classifier", "encoder", 1, 2, "classifier"),
+            ("y", "step", 2.05, 2, "y: known,\nor by q(y | x)"),
+            ("ce", "loss", 1, 3, "loss, y known\n−log q(y | x)"),
+            ("encoder", "encoder", 1, 1, "encoder"),
+            ("q", "step", 2.05, 1, "q(z | x, y)\nmean, scale"),
+            ("z", "code", 3.1, 1, "draw z"),
+            ("decoder", "decoder", 4.05, 1, "decoder"),
+            ("again", "data", 5, 1, "p(x | y, z)"),
+            ("loss", "loss", 5, 0, "loss\n−log p(x | y, z)"),
+            ("kl", "loss", 2.05, 0, "loss\nKL(q ‖ p)"),
+            ("p", "code", 3.1, 0, "prior\np(z)"),
+        ],
+        [
+            ("x", "encoder", ""),
+            ("x", "classifier", ""),
+            ("classifier", "y", ""),
+            ("classifier", "ce", ""),
+            ("encoder", "q", ""),
+            ("y", "q", ""),
+            ("y", "decoder", "level"),
+            ("q", "z", ""),
+            *CHAIN[2:],
+            ("again", "loss", ""),
+            ("q", "kl", ""),
+            ("p", "kl", ""),
+        ],
+    ),
+    "stacked": (
+        "M1 + M2: a VAE's code of the row, learned first, is what label and style make",
+        [
+            ("x", "data", 0, 0, "x"),
+            ("encoder", "encoder", 1, 0, "encoder"),
+            ("z", "code", 2.05, 0, "code h"),
+            ("decoder", "decoder", 3.1, 0, "decoder"),
+            ("again", "data", 4.05, 0, "p(x | h)"),
+            ("m2", "after", 2.05, 1, "M2 of h:\ny, z, p(h | y, z)"),
+        ],
+        [*CHAIN, ("z", "m2", "after")],
+    ),
 }
 
 
@@ -165,13 +270,15 @@ def _part(sort: str, x: float, y: float, half: float, text: str) -> str:
 
 
 def _arrow(start: tuple[float, float, float], end: tuple[float, float, float], how: str) -> str:
-    """Level or upright where it can be; else upright out of the one and level into the other."""
+    """Level or upright where it can be; else upright out of the one and level into the other, or "level" first."""
     (x0, y0, half0), (x1, y1, half1) = start, end
     side, down = (1 if x1 > x0 else -1), (1 if y1 > y0 else -1)
     if y0 == y1:
         path = f"M{x0 + side * half0:g} {y0:g} H{x1 - side * (half1 + 1):g}"
     elif x0 == x1:
         path = f"M{x0:g} {y0 + down * HALF_HEIGHT:g} V{y1 - down * (HALF_HEIGHT + 1):g}"
+    elif how == "level":
+        path = f"M{x0 + side * half0:g} {y0:g} H{x1:g} V{y1 - down * (HALF_HEIGHT + 1):g}"
     else:
         path = f"M{x0:g} {y0 + down * HALF_HEIGHT:g} V{y1:g} H{x1 - side * (half1 + 1):g}"
     dash = " stroke-dasharray='4 3'" if how == "after" else ""
