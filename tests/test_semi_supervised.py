@@ -37,7 +37,7 @@ def trained(stacked=False):
     """One row in twenty has its label."""
     X, label = rows()
     y = np.where(np.arange(N_ROWS) % 20 == 0, label, -1)
-    options = SMALL | {"n_components": 1, "stacked": stacked, "n_features": 2, "label_layer_sizes": (16,)}
+    options = SMALL | {"n_components": 1, "stacked": stacked, "n_features": 3, "label_layer_sizes": (16,)}
     return SemiSupervisedVAE(**options).fit(X, y)
 
 
