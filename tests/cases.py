@@ -5,6 +5,7 @@ A new family adds its line to `CASES`; every law of `test_laws.py` then runs on 
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -15,8 +16,11 @@ import pandas as pd
 from scipy.special import logsumexp
 
 from diabolo.families.autoencoder import Autoencoder
+from diabolo.families.conditional import ConditionalVAE
 from diabolo.families.denoising import DenoisingAutoencoder
+from diabolo.families.hierarchical import HierarchicalVAE
 from diabolo.families.iwae import IWAE
+from diabolo.families.semi_supervised import SemiSupervisedVAE
 from diabolo.families.vae import VAE
 from diabolo.table import Rows
 
@@ -31,18 +35,39 @@ SMALL: dict[str, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A member at a size that trains in a second; called, it makes an unfitted one."""
+    """A member at a size that trains in a second; called, it makes an unfitted one.
+
+    condition : what `fit` is also given, made of X. The laws say no y: theirs are the readings without a condition.
+    """
 
     member: type[Any]
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    condition: Callable[[Any], np.ndarray] | None = None
 
     def __call__(self, **options: Any) -> Any:
-        return self.member(**{**SMALL, **self.options, **options})
+        estimator = self.member(**{**SMALL, **self.options, **options})
+        if self.condition is not None:
+            estimator.fit = lambda X: self.member.fit(estimator, X, self.condition(X))
+        return estimator
+
+
+def halves(X: Any) -> np.ndarray:
+    """Which half of the rows each belongs to by its first column: text, (n,)."""
+    column = np.asarray(X)[:, 0].astype(float)
+    return np.where(column > np.median(column), "upper", "lower")
+
+
+def some_halves(X: Any) -> np.ndarray:
+    """The halves of every third row, as labels; -1 for the others."""
+    return np.where(np.arange(len(X)) % 3 == 0, np.asarray(halves(X) == "upper", int), -1)
 
 
 CASES = {
     "VAE": Case(VAE),
     "IWAE": Case(IWAE, {"n_draws": 4}),
+    "HierarchicalVAE": Case(HierarchicalVAE, {"n_components": (1, 1), "level_layer_sizes": (8,)}),
+    "ConditionalVAE": Case(ConditionalVAE, {"given_dropout": 0.5}, halves),
+    "SemiSupervisedVAE": Case(SemiSupervisedVAE, {}, some_halves),
     "Autoencoder": Case(Autoencoder),
     "DenoisingAutoencoder": Case(DenoisingAutoencoder, {"corruption_level": 0.1}),
 }
@@ -82,13 +107,20 @@ def mixed() -> pd.DataFrame:
     return table
 
 
+def nats(estimator: Any, X: Any) -> float:
+    """Mean log-density of rows, a classifier's too."""
+    return float(np.mean(estimator.score_samples(X)))
+
+
 TABLES = {"points": points, "mixed": mixed}
 
 
 @functools.cache
 def fitted(name: str, table: str = "points") -> Any:
     """A case's estimator, fitted to one of `TABLES`; shared by all tests, so none may change it."""
-    return CASES[name]().fit(TABLES[table]())
+    estimator = CASES[name]().fit(TABLES[table]())
+    vars(estimator).pop("fit", None)
+    return estimator
 
 
 @eqx.filter_jit
@@ -109,14 +141,22 @@ class Grid:
     cell: float
 
     @classmethod
-    def of(cls, estimator: Any, n_side: int) -> "Grid":
+    def of(cls, estimator: Any, n_side: int, given: Any = ()) -> "Grid":
+        """Under one row of conditions, (given_width,)."""
         model = estimator.model_
         drawn = np.asarray(model.join(model.draw_prior(jax.random.key(0), 20_000)))
+        labels = np.eye(
+            dict(model.code_widths).get("label", 0), dtype=np.float32
+        )  # summed out, where there are any
+        drawn = drawn[:, : drawn.shape[1] - len(labels)]
         low, high = drawn.min(axis=0) - drawn.std(axis=0), drawn.max(axis=0) + drawn.std(axis=0)
         sides = np.linspace(low, high, n_side)  # (n_side, 2)
         points = np.stack(np.meshgrid(*sides.T), axis=-1).reshape(-1, 2).astype(np.float32)
+        if len(labels):
+            beside = np.repeat(labels, len(points), axis=0)
+            points = np.hstack([np.tile(points, (len(labels), 1)), beside])
         codes = model.split(points)
-        params = model.decode(codes, np.zeros((len(points), estimator.schema_.given_width), np.float32))
+        params = model.decode(codes, np.tile(np.asarray(given, np.float32), (len(points), 1)))
         return cls(
             np.asarray(model.log_prior(codes), np.float64), params, np.log(np.prod(sides[1] - sides[0]))
         )
@@ -131,9 +171,16 @@ class Grid:
 
 
 def by_quadrature(estimator: Any, rows: Rows, n_side: int = 401) -> np.ndarray:
-    """log p(row) of the observed cells by the rectangle rule over a code of two components: (n_rows,) nats."""
-    grid = Grid.of(estimator, n_side)
-    return logsumexp(grid.log_joint(estimator, rows), axis=1) + grid.cell + rows.offset
+    """log p(row) of the observed cells by the rectangle rule over a code of two components: (n_rows,) nats.
+
+    Each row under its own conditions.
+    """
+    out = np.empty(len(rows.values))
+    for given in set(map(tuple, rows.given.tolist())):
+        here = (rows.given == np.asarray(given, np.float32)).all(axis=1)
+        part, grid = Rows(*(one[here] for one in rows)), Grid.of(estimator, n_side, given)
+        out[here] = logsumexp(grid.log_joint(estimator, part), axis=1) + grid.cell + part.offset
+    return out
 
 
 def law_given_rest(
@@ -146,7 +193,7 @@ def law_given_rest(
     (n_rows, width) : the mean of the column's encoded cells; for levels their probabilities, were each seen
     (n_rows,) : the spread of the first encoded cell, that of plain real columns
     """
-    grid, likelihood = Grid.of(estimator, n_side), estimator.model_.likelihood
+    grid, likelihood = Grid.of(estimator, n_side, rows.given[0]), estimator.model_.likelihood
     log_joint = grid.log_joint(estimator, rows)
     weights = np.exp(log_joint - logsumexp(log_joint, axis=1, keepdims=True))
     here = np.flatnonzero(likelihood.column_of_value == column)

@@ -31,6 +31,8 @@ FLOORS = {
     "model": 4,
     "deterministic": 4,
     "variational": 4,
+    "labels": 4,
+    "ladder": 4,
     "wiring": 5,
     "engine": 5,
     "restarts": 5,
@@ -63,6 +65,10 @@ DOORS = {
     ("batches", "table"),
     ("files", "table"),
     ("variational", "model"),
+    ("labels", "model"),
+    ("ladder", "model"),
+    ("ladder", "variational"),  # the same strata of draws
+    ("labels", "variational"),  # the same strata of draws
     ("variational_estimator", "estimator"),
     ("deterministic", "model"),  # an abstract model that several families share
     ("priors", "codes"),

@@ -4,19 +4,23 @@ import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from diabolo.families.autoencoder import Autoencoder
+from diabolo.families.conditional import ConditionalVAE
 from diabolo.families.denoising import DenoisingAutoencoder
+from diabolo.families.hierarchical import HierarchicalVAE
 from diabolo.families.iwae import IWAE
+from diabolo.families.semi_supervised import SemiSupervisedVAE
 from diabolo.families.vae import VAE
 from diabolo.outliers import OutlierDetector
 
 SMALL = {"n_components": 2, "hidden_layer_sizes": (8,), "max_steps": 100, "random_state": 0}
-FAMILIES = (VAE, IWAE, Autoencoder, DenoisingAutoencoder)
+FAMILIES = (VAE, IWAE, HierarchicalVAE, ConditionalVAE, Autoencoder, DenoisingAutoencoder)
 
 
 @pytest.mark.filterwarnings("ignore:columns? .* hold one value")
 @parametrize_with_checks(
     [
         *(family(**SMALL) for family in FAMILIES),
+        SemiSupervisedVAE(**SMALL | {"max_steps": 300}),  # their checks want right answers, too
         OutlierDetector(VAE(**SMALL)),
     ]
 )

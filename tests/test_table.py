@@ -523,3 +523,109 @@ def test_arrow_dictionaries_keep_their_order():
     assert kinds(schema) == ["ordinal"] and schema.columns[0].kind.levels == ("lo", "hi", "top")
     back = schema.decode(schema.encode(table).values)
     assert back["o"].type.ordered and back["o"].to_pylist()[:3] == ["lo", "hi", "lo"]
+
+
+# ---- beside the table ------------------------------------------------------------------------------------------
+
+
+SEXES = ["f", "m", None, "m"]
+BESIDE = {
+    "list": lambda cells: cells,
+    "array": lambda cells: np.array(cells, object),
+    "column": lambda cells: np.array(cells, object)[:, None],
+    "pandas": lambda cells: pd.Series(cells, name="y", index=range(5, 5 + len(cells))),
+    "category": lambda cells: pd.Series(cells, dtype="category"),
+    "polars": lambda cells: pl.Series("y", cells),
+    "polars frame": lambda cells: pl.DataFrame({"y": cells}),
+    "pyarrow": lambda cells: pa.chunked_array([cells]),
+}
+
+
+@pytest.mark.parametrize("form", BESIDE)
+def test_what_is_beside_the_table_is_a_condition_with_a_flag_of_its_gap(form):
+    X, y = np.arange(8.0).reshape(4, 2), BESIDE[form](SEXES)
+    plain = Schema.learn(X)
+    schema = again(plain.with_beside(y))
+    # two labels have two cells: one of 0 would be next to none
+    assert (schema.given_width, schema.layout.given_width, plain.given_width) == (3, 0, 0)
+    assert schema.beside[0].name == "y" and schema.beside[0].gaps and schema.columns == plain.columns
+    rows = schema.encode(X, beside=y)
+    assert rows.given.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 0]]
+    assert np.array_equal(rows.values, plain.encode(X).values)
+    assert schema.encode(X).given.tolist() == schema.unknown(4).tolist() == [[0, 0, 1]] * 4
+    assert np.array_equal(schema.encode_given(y), rows.given)
+    assert schema.encode_given("m").tolist() == [[0, 1, 0]]
+    assert schema.encode_given(X).tolist() == [[0, 0, 1]] * 4  # the whole table, and nothing beside it
+    np.testing.assert_allclose(schema.decode(rows.values, given_values=rows.given), X, atol=1e-5)
+
+
+def test_conditions_of_the_table_come_before_those_beside_it():
+    frame = pd.DataFrame({"x": [1.0, 2.5, 3.0, 4.0], "g": ["a", "b", "a", "b"]})
+    year = pd.Series([1.5, 2.5, 3.5, 4.5], name="year")
+    schema = again(Schema.learn(frame, given=["g"], beside=year))
+    assert [column.name for column in schema.beside] == ["year"] and schema.beside[0].kind.name == "real"
+    rows, z = schema.encode(frame, beside=year), np.sqrt(1.8)
+    np.testing.assert_allclose(rows.given[:, 2], [-z, -z / 3, z / 3, z], rtol=1e-6)
+    assert rows.given[:, [0, 1, 3]].tolist() == [[0, 0, 0], [1, 0, 0], [0, 0, 0], [1, 0, 0]]
+    both = pd.DataFrame({"g": frame["g"], "year": year})
+    assert np.array_equal(schema.encode_given(both), rows.given)
+    assert np.array_equal(schema.encode_given(frame.assign(year=year)), rows.given)
+    assert schema.encode_given(frame[["g"]])[:, 2:].tolist() == [[0, 1]] * 4
+    assert np.array_equal(schema.encode_given(both.to_numpy(object)), rows.given)
+    back = schema.decode(rows.values, given_values=rows.given)
+    assert back["g"].tolist() == ["a", "b", "a", "b"] and list(back.columns) == ["x", "g"]
+    with pytest.raises(
+        InputError, match=r"given: got columns \['year'\]; expected the given columns \['g', 'year'\]"
+    ):
+        schema.encode_given(both[["year"]])
+
+
+def test_images_may_have_something_beside_them_and_older_files_do_not():
+    images = np.random.default_rng(0).integers(0, 255, (6, 3, 3), dtype=np.uint8)
+    schema = again(Schema.learn(images, beside=np.array([0, 1, 2, 0, 1, 2])))
+    assert schema.beside[0].kind.levels == (0.0, 1.0, 2.0)
+    rows = schema.encode(images, beside=[2, 1, 0, 2, 1, 0])
+    assert rows.given[:2].tolist() == [[0, 0, 1, 0], [0, 1, 0, 0]]
+    assert np.array_equal(schema.decode(rows.values, given_values=rows.given), images)
+    record = schema.to_json()
+    del record["beside"]
+    assert Schema.from_json(record) == Schema.learn(images)
+
+
+def test_whole_numbers_with_a_gap_are_levels_unless_a_kind_is_declared():
+    X, y = np.arange(12.0).reshape(6, 2), np.array([0.0, 1.0, 2.0, np.nan, 1.0, 0.0])
+    assert Schema.learn(X, beside=y).beside[0].kind.name == "categorical"
+    assert Schema.learn(X, beside=y, kinds={"y": "real"}).beside[0].kind.name == "real"
+    assert Schema.learn(X, beside=y, kinds={"x0": "count"}).beside[0].kind.name == "categorical"
+
+
+def test_what_cannot_stand_beside_the_table_is_refused():
+    X = np.arange(80.0).reshape(40, 2)
+    y = np.arange(40) % 3
+    schema = Schema.learn(X, beside=y)
+    with pytest.raises(
+        InputError, match=r"y: got 39 values; expected 40, one for each row of X\. Pass X and y of"
+    ):
+        schema.encode(X, beside=y[1:])
+    with pytest.raises(
+        InputError, match=r"given column 'y': got 7\.0, which no training row held; expected a level"
+    ):
+        schema.encode(X, beside=np.where(y == 1, 7, y))
+    with pytest.raises(InputError, match=r"given column 'y': got 3\.0, which no training row held"):
+        schema.encode_given(3)
+    with pytest.raises(InputError, match=r"y: got an array of shape \(40, 2\); expected one column"):
+        Schema.learn(X, beside=X)
+    with pytest.raises(InputError, match="y: got no values; expected one per row"):
+        Schema.learn(X, beside=[])
+    with pytest.raises(
+        InputError, match="y, column 'y': got 40 different texts in 40 rows; expected labels that"
+    ):
+        Schema.learn(X, beside=[f"row {i}" for i in range(40)])
+    with pytest.raises(
+        InputError, match=r"y: got the name 'x1', which a column of X has; .* Drop that column of X"
+    ):
+        Schema.learn(X, beside=pd.Series(y, name="x1"))
+    with pytest.raises(
+        InputError, match="y: got conditions; expected none: the columns were learned without"
+    ):
+        Schema.learn(X).encode(X, beside=y)

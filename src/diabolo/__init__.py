@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from diabolo.comparison import compare
     from diabolo.density import Reading
     from diabolo.families.autoencoder import Autoencoder
+    from diabolo.families.conditional import ConditionalVAE
     from diabolo.families.denoising import DenoisingAutoencoder
+    from diabolo.families.hierarchical import HierarchicalVAE
     from diabolo.families.iwae import IWAE
+    from diabolo.families.semi_supervised import SemiSupervisedVAE
     from diabolo.families.vae import VAE
     from diabolo.outliers import OutlierDetector
     from diabolo.saving import load
@@ -37,6 +40,8 @@ __version__ = "0.1.0"
 _OWNERS = {
     "VAE": "families.vae",
     "IWAE": "families.iwae",
+    "HierarchicalVAE": "families.hierarchical",
+    "ConditionalVAE": "families.conditional",
     "Autoencoder": "families.autoencoder",
     "DenoisingAutoencoder": "families.denoising",
     "Binary": "columns",
@@ -53,6 +58,7 @@ _OWNERS = {
     "Reading": "density",
     "Real": "columns",
     "Schema": "table",
+    "SemiSupervisedVAE": "families.semi_supervised",
     "compare": "comparison",
     "load": "saving",
 }
@@ -64,9 +70,11 @@ __all__ = [
     "Autoencoder",
     "Binary",
     "Categorical",
+    "ConditionalVAE",
     "Constant",
     "Count",
     "DenoisingAutoencoder",
+    "HierarchicalVAE",
     "Identifier",
     "InputError",
     "InputTypeError",
@@ -77,6 +85,7 @@ __all__ = [
     "Reading",
     "Real",
     "Schema",
+    "SemiSupervisedVAE",
     "__version__",
     "compare",
     "load",

@@ -60,36 +60,87 @@ class Batch(eqx.Module):
 
 
 class Batches(eqx.Module):
-    """Training rows and held-out rows, on the device once, and how many make a step."""
+    """Training rows and held-out rows, on the device once, and how many make a step.
+
+    Attributes
+    ----------
+    train, held_out : the rows
+    scarce : (n_scarce,) indices of training rows of which every batch has some, or None
+    batch_size : static
+    n_scarce : static; how many of a batch's rows these are, its first
+    """
 
     train: Batch
     held_out: Batch | None
-    batch_size: int = eqx.field(static=True)
+    scarce: Array | None = None
+    batch_size: int = eqx.field(static=True, default=1)
+    n_scarce: int = eqx.field(static=True, default=0)
 
     @classmethod
-    def split(cls, batch: Batch, batch_size: int, validation_fraction: float, seed: int) -> Batches:
-        """Set a random share of the rows aside, at most 10,000; with fewer than 20 rows there is nothing to spare."""
+    def split(
+        cls,
+        batch: Batch,
+        batch_size: int,
+        validation_fraction: float,
+        seed: int,
+        scarce: np.ndarray | None = None,
+    ) -> Batches:
+        """Set a random share of the rows aside, at most 10,000; with fewer than 20 rows there is nothing to spare.
+
+        `scarce`, (n_rows,) bool, marks rows that are too few to be left to chance, as labelled ones: none of them is
+        set aside, every batch has an eighth of them at least, and weights make up for it in the loss.
+        """
         n_rows = batch.n_rows
-        n_held = min(round(validation_fraction * n_rows), n_rows - 1, _MAX_HELD) if n_rows >= 20 else 0
-        if not n_held:
-            return cls(devices.everywhere(batch), None, min(batch_size, n_rows))
-        order = np.random.default_rng(seed).permutation(n_rows)
-        held, train = np.sort(order[:n_held]), np.sort(order[n_held:])
-        return cls(*devices.everywhere((batch[train], batch[held])), min(batch_size, n_rows - n_held))
+        if scarce is not None and not 0 < scarce.sum() < n_rows / 2:
+            scarce = None
+        spare = np.arange(n_rows) if scarce is None else np.flatnonzero(~scarce)
+        n_held = (
+            min(round(validation_fraction * len(spare)), len(spare) - 1, _MAX_HELD) if n_rows >= 20 else 0
+        )
+        train, rest = np.arange(n_rows), None
+        if n_held:
+            order = np.random.default_rng(seed).permutation(len(spare))
+            held = np.sort(spare[order[:n_held]])
+            train, rest = np.setdiff1d(train, held), batch[held]
+        batch_size, kept = min(batch_size, len(train)), batch[train] if n_held else batch
+        if scarce is None:
+            return cls(*devices.everywhere((kept, rest)), None, batch_size)
+        few = scarce[train]
+        share = max(few.mean(), 0.125)
+        n_first = min(max(round(share * batch_size), 1), batch_size - 1)
+        if not n_first:
+            return cls(*devices.everywhere((kept, rest)), None, batch_size)
+        drawn = np.where(few, n_first / few.sum(), (batch_size - n_first) / (~few).sum())
+        weight = (batch_size / len(train) / drawn).astype(np.float32)
+        kept = eqx.tree_at(lambda one: one.weight, kept, weight, is_leaf=lambda leaf: leaf is None)
+        scattered = devices.everywhere((kept, rest, np.flatnonzero(few).astype(np.int32)))
+        return cls(*scattered, batch_size, n_first)
 
     def orders(self, n_steps: int, seed: int) -> Iterator[np.ndarray]:
         """Endless blocks of row indices (n_steps, batch_size): one permutation after the other."""
         rng = np.random.default_rng(seed)
-        n_rows, need = self.train.n_rows, n_steps * self.batch_size
-        waiting = np.empty(0, np.int32)
-        while True:
-            pieces, n_have = [waiting], len(waiting)
-            while n_have < need:
-                pieces.append(rng.permutation(n_rows).astype(np.int32))
-                n_have += n_rows
-            stream = np.concatenate(pieces)
-            waiting = stream[need:]
-            yield stream[:need].reshape(n_steps, self.batch_size)
+        every = np.arange(self.train.n_rows, dtype=np.int32)
+        if self.scarce is None:
+            yield from _permuted(every, n_steps, self.batch_size, rng)
+            return
+        few = np.asarray(self.scarce)
+        first = _permuted(few, n_steps, self.n_scarce, rng)
+        others = _permuted(np.setdiff1d(every, few), n_steps, self.batch_size - self.n_scarce, rng)
+        for blocks in zip(first, others, strict=True):
+            yield np.concatenate(blocks, axis=1)
+
+
+def _permuted(rows: np.ndarray, n_steps: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Endless blocks (n_steps, size) of the rows in ever new orders."""
+    need, waiting = n_steps * size, rows[:0]
+    while True:
+        pieces, n_have = [waiting], len(waiting)
+        while n_have < need:
+            pieces.append(rng.permutation(rows))
+            n_have += len(rows)
+        stream = np.concatenate(pieces)
+        waiting = stream[need:]
+        yield stream[:need].reshape(n_steps, size)
 
 
 class Reservoir(NamedTuple):

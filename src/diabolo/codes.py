@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import equinox as eqx
 import jax
@@ -14,9 +14,11 @@ from jax import Array
 __all__ = [
     "DiagonalGaussian",
     "DrawsCodes",
+    "ExploredStrata",
     "FullGaussian",
     "Gaussians",
     "LocalStrata",
+    "Placed",
     "Posterior",
     "WhitenedGaussian",
 ]
@@ -87,6 +89,21 @@ class DiagonalGaussian(eqx.Module):
         Source: Kingma & Welling 2014, appendix B, arXiv:1312.6114.
         """
         return 0.5 * (self.mean**2 + jnp.exp(2.0 * self.log_scale) - 1.0) - self.log_scale
+
+    def divergence_to(self, other: DiagonalGaussian) -> Array:
+        """KL to another of these, per component, nats: (n_rows, n_components)."""
+        ratio = jnp.exp(2.0 * (self.log_scale - other.log_scale))
+        distance = ((self.mean - other.mean) * jnp.exp(-other.log_scale)) ** 2
+        return 0.5 * (distance + ratio - 1.0) - (self.log_scale - other.log_scale)
+
+    def times(self, other: DiagonalGaussian) -> DiagonalGaussian:
+        """The product of both densities, normalised: precisions add, means are weighed by them.
+
+        Source: Sønderby et al. 2016, eqs. 18 and 19, arXiv:1602.02282.
+        """
+        one, two = jnp.exp(-2.0 * self.log_scale), jnp.exp(-2.0 * other.log_scale)
+        precision = one + two
+        return DiagonalGaussian((one * self.mean + two * other.mean) / precision, -0.5 * jnp.log(precision))
 
     def to_normal(self) -> Array:
         """KL to the standard normal: (n_rows,) nats."""
@@ -232,8 +249,7 @@ class LocalStrata(eqx.Module):
 
     def counts(self, n_draws: int) -> tuple[int, ...]:
         """Whole draws per stratum, in order, the prior's last."""
-        edges = np.rint(np.cumsum(self.shares) * n_draws).astype(int)
-        return tuple(int(n) for n in np.diff([0, *edges, n_draws]))
+        return whole_draws(self.shares, n_draws)
 
     def draw(self, keys: Array, n_draws: int) -> tuple[Array, Array]:
         """Draws for importance sampling, stratum by stratum.
@@ -272,15 +288,123 @@ class LocalStrata(eqx.Module):
     def _log_prob_row(
         self, codes: Array, mean: Array, inverse: Array, spread: Array, counts: tuple[int, ...]
     ) -> Array:
-        *n_local, n_prior = counts
-        n_draws, n_components = sum(counts), len(mean)
-        unit = -0.5 * jnp.sum(((codes - mean) @ inverse.T / spread) ** 2, axis=1)
-        log_peak = -jnp.sum(jnp.log(spread)) - 0.5 * n_components * _LOG_TWO_PI
-        parts = [
-            math.log(n / n_draws) + unit / w**2 + log_peak - n_components * math.log(w)
-            for w, n in zip(self.widths, n_local, strict=True)
-            if n
-        ]
-        if n_prior:
-            parts.append(math.log(n_prior / n_draws) + self.prior.log_prob(codes))
-        return jax.nn.logsumexp(jnp.stack(parts), axis=0)
+        distance = jnp.sum(((codes - mean) @ inverse.T / spread) ** 2, axis=1)
+        log_volume = jnp.sum(jnp.log(spread))
+        return log_of_strata(distance, log_volume, len(mean), self.widths, counts, self.prior.log_prob(codes))
+
+
+class Explorer(Protocol):
+    """A model whose code is explored step by step: a level, or a label, and then what depends on it."""
+
+    def explore(self, evidence: Any, key: Array, widths: Array) -> Array:
+        """Codes (n, n_components) that one row's evidence suggests, at (n, 1) multiples of its spreads."""
+        ...
+
+    def placed(self, evidence: Any, codes: Array) -> Placed:
+        """Where codes (n, n_components) lie as one row's evidence sees them."""
+        ...
+
+    def draw_prior(self, key: Array, n: int) -> dict[str, Array]: ...
+
+    def join(self, codes: dict[str, Array]) -> Array: ...
+
+
+class Placed(NamedTuple):
+    """Codes in the eyes of one row's evidence.
+
+    distance : (n,) squared distance of the continuous parts from their means, in spreads
+    log_volume : (n,) sum of the logs of these spreads
+    n_components : of the continuous parts
+    log_choice : (n,) or (), log-probability of the discrete parts, nats
+    log_prior : (n,) nats
+    log_known : (n,) or (), log p of what the row is known to be of the discrete parts, nats: the weights are then those
+        of p(x | that); inf where a code is of something else, and weighs nothing
+    """
+
+    distance: Array
+    log_volume: Array
+    n_components: int
+    log_choice: Array
+    log_prior: Array
+    log_known: Array
+
+
+class ExploredStrata(eqx.Module):
+    """`LocalStrata` for a code whose parts depend on each other: the model explores it from what each row says.
+
+    Attributes
+    ----------
+    model : the explorer
+    evidence : what the rows say, a tree of arrays with a first axis of rows
+    widths, shares : as of `LocalStrata`
+    """
+
+    model: Explorer
+    evidence: Any
+    widths: tuple[float, ...] = eqx.field(static=True)
+    shares: tuple[float, ...] = eqx.field(static=True)
+
+    def counts(self, n_draws: int) -> tuple[int, ...]:
+        """Whole draws per stratum, in order, the prior's last."""
+        return whole_draws(self.shares, n_draws)
+
+    def draw(self, keys: Array, n_draws: int) -> tuple[Array, Array]:
+        """One key per row to codes (n_rows, n_draws, n_components) and their log_q (n_rows, n_draws), nats."""
+        counts = self.counts(n_draws)
+        widths = np.repeat(np.asarray(self.widths, np.float32), counts[:-1])[:, None]
+
+        def of_row(key: Array, evidence: Any) -> tuple[Array, Array]:
+            key_local, key_prior = jax.random.split(key)
+            local = self.model.explore(evidence, key_local, widths)
+            codes = jnp.concatenate([local, self.model.join(self.model.draw_prior(key_prior, counts[-1]))])
+            return codes, self._log_prob_row(codes, evidence, counts)
+
+        return jax.vmap(of_row)(keys, self.evidence)
+
+    def log_prob(self, codes: Array, n_draws: int) -> Array:
+        """log_q of any codes (n_rows, n, n_components), of `n_draws` draws' proportions: (n_rows, n) nats."""
+        counts = self.counts(n_draws)
+        return jax.vmap(lambda *row: self._log_prob_row(*row, counts))(codes, self.evidence)
+
+    def _log_prob_row(self, codes: Array, evidence: Any, counts: tuple[int, ...]) -> Array:
+        seen = self.model.placed(evidence, codes)
+        log_prior = seen.log_prior - seen.log_choice
+        whole = log_of_strata(
+            seen.distance, seen.log_volume, seen.n_components, self.widths, counts, log_prior
+        )
+        return whole + seen.log_choice + seen.log_known
+
+
+def whole_draws(shares: tuple[float, ...], n_draws: int) -> tuple[int, ...]:
+    """Of `n_draws`, how many belong to each share, in order, and how many are left."""
+    edges = np.rint(np.cumsum(shares) * n_draws).astype(int)
+    return tuple(int(n) for n in np.diff([0, *edges, n_draws]))
+
+
+def log_of_strata(
+    distance: Array,
+    log_volume: Array,
+    n_components: int,
+    widths: tuple[float, ...],
+    counts: tuple[int, ...],
+    log_prior: Array,
+) -> Array:
+    """Log-density of codes under Gaussians of several widths and the prior, in the proportions drawn: (n,) nats.
+
+    Parameters
+    ----------
+    distance : (n,) squared distance of each code from the Gaussian's mean, in its spreads at width 1
+    log_volume : (n,) or (), sum of the logs of these spreads
+    widths, counts : of the strata; the last of the counts is the prior's
+    log_prior : (n,) nats
+    """
+    *n_local, n_prior = counts
+    n_draws, log_peak = sum(counts), -log_volume - 0.5 * n_components * _LOG_TWO_PI
+    parts = [
+        math.log(n / n_draws) - 0.5 * distance / w**2 + log_peak - n_components * math.log(w)
+        for w, n in zip(widths, n_local, strict=True)
+        if n
+    ]
+    if n_prior:
+        parts.append(math.log(n_prior / n_draws) + log_prior)
+    return jax.nn.logsumexp(jnp.stack(parts), axis=0)

@@ -84,17 +84,19 @@ class History:
     parts: list[dict[str, float]] = field(default_factory=list)
     held_out: list[float] = field(default_factory=list)
     n_steps: int = 0
+    n_earlier: int = 0  # looks of earlier phases, which looked at something else
     stopped: str = "steps"  # or "patience", "divergence", "interrupt"
 
     @property
     def best(self) -> float:
-        """The best held-out score, nats per row; nan where nothing was held out."""
-        return max(self.held_out, default=float("nan"))
+        """The best held-out score of the last phase, nats per row; nan where nothing was held out."""
+        return max(self.held_out[self.n_earlier :], default=float("nan"))
 
     @property
     def merit(self) -> float:
         """What restarts compare, larger is better: the best held-out score, else minus the last loss."""
-        return max(self.held_out) if self.held_out else -self.losses[-1] if self.losses else -np.inf
+        looks = self.held_out[self.n_earlier :]
+        return max(looks) if looks else -self.losses[-1] if self.losses else -np.inf
 
 
 class Training(eqx.Module):
@@ -167,6 +169,8 @@ def fit_together(
             before = [None] * len(models) if trainings is None else [one.state.running for one in trainings]
             starts = zip(models, before, strict=True)
             trainings = [start(model, phase, n_steps, running) for model, running in starts]
+        for history in histories:
+            history.n_earlier = len(history.held_out)
         courses = [
             _Course(history, replace(schedule, n_steps=n_steps), batches, key[number])
             for history, key in zip(histories, phase_keys, strict=True)
@@ -374,9 +378,8 @@ def _round(
     weights, optimizer, state, total, totals = jax.lax.fori_loop(0, n_steps, step, carry)
     score = jnp.asarray(-jnp.inf)
     if batches.held_out is not None:
-        score = jnp.mean(
-            eqx.combine(weights, frozen).held_out(batches.held_out, jax.random.fold_in(key, 2**31))
-        )
+        look = getattr(eqx.combine(weights, frozen), phase.held_out)
+        score = jnp.mean(look(batches.held_out, jax.random.fold_in(key, 2**31)))
     better = score > training.best_score
     best = jax.tree.map(lambda new, old: jnp.where(better, new, old), weights, training.best)
     after = Training(weights, optimizer, state, best, jnp.where(better, score, training.best_score))

@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from diabolo import density, devices, engine, passes, progress, restarts, saving
 from diabolo.batches import Batch, Batches, Reservoir
 from diabolo.checks import InputError, OneOf, Range, check_params, nearest, refuse
+from diabolo.columns import Kind
 from diabolo.density import Reading
 from diabolo.impute import conditional_draws
 from diabolo.keys import key_of
@@ -36,6 +37,8 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     """One face, four readings. Abstract; a family supplies `__init__` and `build`."""
 
     _finishes: ClassVar[bool] = False  # is anything of its model fitted to all rows after training?
+    _conditions_on_y: ClassVar[bool] = False  # is y a condition of each row?
+    _kind_of_y: str | Kind | None = None  # what y then is; None infers it
     _seen: Reservoir | None = None
     _training: engine.Training | None = None
 
@@ -69,18 +72,20 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         Parameters
         ----------
         X : array (n_rows, n_columns), data frame, or images (n_rows, height, width[, channels]); gaps allowed
-        y : ignored
+        y : ignored, but by members that say what it is
 
         Returns
         -------
         self
         """
         going_on = self.warm_start and hasattr(self, "model_")
-        schema, rows, seed = self._learn_columns(X, going_on)
+        schema, rows, seed = self._learn_columns(X, y, going_on)
         if going_on and self.random_state is not None:
             seed = _seed(self.random_state)
         fraction = self.validation_fraction if self.early_stopping else 0.0
-        batches = Batches.split(Batch.of(rows), self._batch_size(rows), fraction, seed)
+        batches = Batches.split(
+            Batch.of(rows), self._batch_size(rows), fraction, seed, self._scarce(rows.given)
+        )
         schedule = engine.Schedule(
             n_steps=self._n_steps(rows),
             learning_rate=self._rate(),
@@ -123,10 +128,10 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         own. Returns self.
         """
         first = not hasattr(self, "model_")
-        schema, rows, seed = self._learn_columns(X, not first)
+        schema, rows, seed = self._learn_columns(X, y, not first)
         n_before = 0 if first else self.n_steps_
         key_weights, key_steps = key_of(seed, n_before, 0), key_of(seed, n_before, 1)
-        batches = Batches.split(Batch.of(rows), self._batch_size(rows), 0.0, seed)
+        batches = Batches.split(Batch.of(rows), self._batch_size(rows), 0.0, seed, self._scarce(rows.given))
         model = self.build(schema, key_weights).begin(batches, key_weights) if first else self.model_
         schedule = engine.Schedule(
             n_steps=-(-len(rows.values) // batches.batch_size),
@@ -150,15 +155,41 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self._training = training
         return self
 
-    def _learn_columns(self, X: Any, known: bool) -> tuple[Schema, Rows, int]:
+    def _learn_columns(self, X: Any, y: Any, known: bool) -> tuple[Schema, Rows, int]:
         """The columns, learned anew or known from an earlier call, the encoded rows, and the seed."""
         check_params(self.get_params(deep=False), self._constraints)
         devices.make_room()  # for the programs of one more fit
         _look_at_columns(self, X, reset=not known)
+        beside = self._beside(y) if self._conditions_on_y and y is not None else None
         if known:
-            return self.schema_, self.schema_.encode(X), self._seed
-        schema = Schema.learn(X, kinds=self.kinds, given=self.given, image_shape=self.image_shape)
-        return schema, schema.encode(X), _seed(self.random_state)
+            if beside is not None and not self.schema_.beside:
+                want = "none, as in the first fit"
+                raise refuse("y", got="conditions", want=want, fix="Fit anew, without warm_start.")
+            return self.schema_, self.schema_.encode(X, beside=beside), self._seed
+        schema = Schema.learn(
+            X,
+            kinds=self.kinds,
+            given=self.given,
+            image_shape=self.image_shape,
+            beside=beside,
+            kind_beside=self._kind_of_y,
+        )
+        self._look_over(schema)
+        return schema, schema.encode(X, beside=beside), _seed(self.random_state)
+
+    def _beside(self, y: Any) -> Any:
+        """The conditions that y says, None or nan where it says none; of members with `_conditions_on_y`."""
+        return y
+
+    def _look_over(self, schema: Schema) -> None:
+        """A family's warnings and refusals of columns, before training."""
+
+    def _admit(self, given: np.ndarray) -> None:
+        """A family's refusal of conditions (n_rows, given_width) that it was not taught to read."""
+
+    def _scarce(self, given: np.ndarray) -> np.ndarray | None:
+        """(n_rows,) bool, rows that are too few to be left to chance; see `Batches.split`."""
+        return None
 
     def _sample(self, rows: Rows, before: Reservoir | None = None) -> Reservoir | None:
         """What a later `partial_fit` will fit a prior or a noise to; None for a family that fits none."""
@@ -192,9 +223,13 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     # ---- manifold ------------------------------------------------------------------------------------------
 
-    def transform(self, X: Any) -> np.ndarray:
-        """Codes of rows, deterministic: (n_rows, n_components) float64."""
-        return passes.codes(self.model_, self._encode(X))
+    def transform(self, X: Any, y: Any = None) -> np.ndarray:
+        """Codes of rows, deterministic: (n_rows, n_components) float64.
+
+        Here and in all readings y is the condition of each row where `fit` was given one, (n_rows,), None and nan where
+        it is not known; without y it is known of no row. Members that are not fitted on y ignore it.
+        """
+        return passes.codes(self.model_, self._encode(X, y))
 
     def inverse_transform(self, Z: Any, given: Any = None) -> Any:
         """Codes back to data space, each column's typical value there.
@@ -222,9 +257,12 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         values = passes.means(self.model_, codes, conditions)
         return self.schema_.decode(values, like=Z, given_values=conditions)
 
-    def reconstruct(self, X: Any) -> Any:
-        """Rows through encoder and decoder: what the code keeps of them, in the container of X."""
-        rows = self._encode(X)
+    def reconstruct(self, X: Any, y: Any = None) -> Any:
+        """Rows through encoder and decoder: what the code keeps of them, in the container of X.
+
+        y as for `transform`.
+        """
+        rows = self._encode(X, y)
         values = passes.means(self.model_, passes.codes(self.model_, rows), rows.given)
         return self.schema_.decode(values, like=X, given_values=rows.given)
 
@@ -252,17 +290,21 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     # ---- density -------------------------------------------------------------------------------------------
 
-    def score_samples(self, X: Any) -> np.ndarray:
-        """Log-density of each row's observed cells: (n_rows,) nats, in the user's units; see `density_kind_`."""
-        return self.log_density(X).values
+    def score_samples(self, X: Any, y: Any = None) -> np.ndarray:
+        """Log-density of each row's observed cells: (n_rows,) nats, in the user's units; see `density_kind_`.
 
-    def log_density(self, X: Any, n_draws: int = density.N_DRAWS) -> Reading:
+        y as for `transform`; where it is known, the density is that given y.
+        """
+        return self.log_density(X, y=y).values
+
+    def log_density(self, X: Any, n_draws: int = density.N_DRAWS, y: Any = None) -> Reading:
         """Log-density with what is claimed of it: kind, standard error, effective sample size.
 
         Parameters
         ----------
         X : rows
         n_draws : codes drawn per row; the bound tightens and the error falls with more
+        y : as for `transform`
 
         Returns
         -------
@@ -270,17 +312,17 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """
         if n_draws not in Range(1, whole=True):
             raise refuse("parameter 'n_draws'", got=repr(n_draws), want="a whole number at least 1")
-        rows = self._encode(X)
+        rows = self._encode(X, y)
         assert isinstance(self.model_, CodeModel)
         return density.importance_reading(self.model_, rows, n_draws, self._seed)
 
     def score(self, X: Any, y: Any = None) -> float:
-        """Mean of `score_samples`: nats per row, larger is better. y is ignored."""
-        return float(np.mean(self.score_samples(X)))
+        """Mean of `score_samples`: nats per row, larger is better; y as for `transform`."""
+        return float(np.mean(self.score_samples(X, y)))
 
     # ---- gaps ----------------------------------------------------------------------------------------------
 
-    def impute(self, X: Any, n_draws: int | None = None, *, random_state: Any = None) -> Any:
+    def impute(self, X: Any, n_draws: int | None = None, y: Any = None, *, random_state: Any = None) -> Any:
         """Fill the gaps of X; observed cells are untouched.
 
         Parameters
@@ -288,6 +330,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         X : rows with gaps
         n_draws : None fills with the middle of p(missing | observed): the mean of real columns, the median of
             positive ones and counts, the likeliest level of the others. A number fills with that many draws from it
+        y : as for `transform`
         random_state : seed of the draws; None draws anew at every call. Without `n_draws` nothing is random
 
         Returns
@@ -296,7 +339,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """
         if n_draws is not None and n_draws not in Range(1, whole=True):
             raise refuse("parameter 'n_draws'", got=repr(n_draws), want="None or a whole number at least 1")
-        rows, holes = self._encode(X), missing(self.schema_, X)
+        rows, holes = self._encode(X, y), missing(self.schema_, X)
         some = np.flatnonzero(holes.any(axis=1))
         gappy = Rows(*(part[some] for part in (rows.values, rows.observed, rows.given, rows.offset)))
         assert isinstance(self.model_, CodeModel)
@@ -339,10 +382,13 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         tags.transformer_tags.preserves_dtype = []
         return tags
 
-    def _encode(self, X: Any) -> Rows:
+    def _encode(self, X: Any, y: Any = None) -> Rows:
         check_is_fitted(self)
         _look_at_columns(self, X, reset=False)
-        return self.schema_.encode(X)
+        beside = self._beside(y) if self.schema_.beside and y is not None else None
+        rows = self.schema_.encode(X, beside=beside)
+        self._admit(rows.given)
+        return rows
 
     def _conditions(self, given: Any, n_rows: int) -> np.ndarray:
         width = self.schema_.given_width
@@ -353,13 +399,18 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 )
             return np.zeros((n_rows, 0), np.float32)
         if given is None:
-            raise refuse("given", got="nothing", want="a value for each column the model was conditioned on")
+            return self._unconditioned(n_rows)
         conditions = self.schema_.encode_given(given)
+        self._admit(conditions)
         if len(conditions) == 1:
             conditions = np.repeat(conditions, n_rows, axis=0)
         if len(conditions) != n_rows:
             raise refuse("given", got=f"{len(conditions)} rows", want=f"1 or {n_rows} rows")
         return conditions
+
+    def _unconditioned(self, n_rows: int) -> np.ndarray:
+        """Conditions (n_rows, given_width) where none is said; refused by members that were not taught such rows."""
+        raise refuse("given", got="nothing", want="a value for each column the model was conditioned on")
 
 
 def _look_at_columns(estimator: Any, X: Any, *, reset: bool) -> None:

@@ -42,12 +42,13 @@ class Loss(NamedTuple):
 
 @dataclass(frozen=True)
 class Phase:
-    """One stretch of training: which method is the loss, which says what is trained, what share of the steps."""
+    """One stretch of training: methods for its loss, what is trained and what is looked at; its share of the steps."""
 
     name: str = "training"
     loss: str = "loss"
     trainable: str = "trainable"
     share: float = 1.0
+    held_out: str = "held_out"
 
 
 class Proposal(Protocol):

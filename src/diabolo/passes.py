@@ -12,10 +12,11 @@ from jax import Array
 from diabolo.batches import Batch, ahead, chunks
 from diabolo.joint import JointLikelihood
 from diabolo.keys import key_of
+from diabolo.labels import LabelModel
 from diabolo.model import CodeModel, Model, on_device
 from diabolo.table import Rows
 
-__all__ = ["codes", "draws", "marginals", "means"]
+__all__ = ["classes", "codes", "draws", "marginals", "means"]
 
 _DRAWN_TOGETHER = 512
 
@@ -24,6 +25,12 @@ def codes(model: CodeModel, rows: Rows) -> np.ndarray:
     """(n_rows, n_components) float64, deterministic."""
     model, size = on_device(model), _chunk_size(rows.values.shape[1])
     return _gathered(((_codes(model, batch), n) for batch, n in chunks(rows, size)), len(rows.values))
+
+
+def classes(model: LabelModel, rows: Rows) -> np.ndarray:
+    """(n_rows, n_classes) float64: the classifier's probabilities."""
+    model, size = on_device(model), _chunk_size(rows.values.shape[1])
+    return _gathered(((_classes(model, batch), n) for batch, n in chunks(rows, size)), len(rows.values))
 
 
 def means(model: CodeModel, codes: np.ndarray, given: np.ndarray) -> np.ndarray:
@@ -55,6 +62,11 @@ def _marginals(likelihood: JointLikelihood, values: Array) -> Array:
 @eqx.filter_jit
 def _codes(model: CodeModel, batch: Batch) -> Array:
     return model.join(model.encode(batch))
+
+
+@eqx.filter_jit
+def _classes(model: LabelModel, batch: Batch) -> Array:
+    return model.probabilities(batch)
 
 
 @eqx.filter_jit

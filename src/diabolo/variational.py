@@ -22,23 +22,28 @@ from diabolo.batches import Batch, Batches
 from diabolo.codes import DiagonalGaussian, DrawsCodes, FullGaussian, LocalStrata, Posterior
 from diabolo.joint import JointLikelihood
 from diabolo.keys import host_generator
-from diabolo.model import CodeModel, Decoder, Encoder, State
-from diabolo.objectives import warm_up
+from diabolo.model import CodeModel, Decoder, Encoder, Loss, State
+from diabolo.objectives import evidence_bound, warm_up, weighted_mean
 from diabolo.priors import FlowPrior, Mixture, PseudoInputs, StandardNormal
 
 __all__ = [
+    "ACTIVE",
+    "SHARES",
+    "WIDTHS",
     "CollapseWarning",
     "Usage",
     "VariationalModel",
     "Weights",
+    "gaussian",
     "n_said",
+    "rows_in_use",
     "starting_prior",
     "warn_of_collapse",
 ]
 
 # The proposal in the encoder's posteriors: 1.2 times as wide, for weights want tails heavier than the target's; every
 # twentieth draw four times as wide, and the last tenth from the prior, so that no row's weights are without a limit.
-_WIDTHS, _SHARES = (1.2, 4.0), (0.85, 0.05)
+WIDTHS, SHARES = (1.2, 4.0), (0.85, 0.05)
 _START = float(np.arctanh(2.5 / 4.5))  # so that a network's 0 is a scale of 1
 _N_USED = 512  # rows behind what is said of the codes' use
 ACTIVE = 0.01  # variance over rows of a component's mean, from which it says something (Burda et al. 2016, section 4.2)
@@ -70,6 +75,14 @@ class Weights(eqx.Module):
         """The divergence's weight at a step."""
         return self.beta * warm_up(state.step, self.warm * state.n_steps)
 
+    def charged(self, divergence: Array, n_components: int) -> Array:
+        """() nats that training is charged of (n_rows, n_groups): each group's mean, or what is free, if that is more.
+
+        Source: Kingma et al. 2016, eq. 16, arXiv:1606.04934.
+        """
+        free = self.free * n_components / divergence.shape[1]
+        return jnp.sum(jnp.maximum(jnp.mean(divergence, axis=0), free))
+
 
 class Usage(eqx.Module):
     """How rows use the code, of rows held out from training where there are any.
@@ -85,6 +98,25 @@ class Usage(eqx.Module):
     divergence: Array
     variance: Array
     gap: Array
+
+    @classmethod
+    def of(cls, mean: np.ndarray, divergence: np.ndarray, log_q: np.ndarray, log_prior: np.ndarray) -> Usage:
+        """From some rows and a code drawn for each.
+
+        Parameters
+        ----------
+        mean : (n_rows, n_components) of the posteriors
+        divergence : (n_rows, n_components) nats
+        log_q : (n_rows, n_rows) nats, of code i by row j's posterior
+        log_prior : (n_rows,) nats, of the codes
+        """
+        n_rows = len(mean)
+        alone = np.where(np.eye(n_rows, dtype=bool), -np.inf, log_q)
+        low = logsumexp(alone, axis=1) - np.log(max(n_rows - 1, 1))
+        high = logsumexp(log_q, axis=1) - np.log(n_rows)
+        gap = [np.mean(log_mean - log_prior) for log_mean in (low, high)]
+        told = (divergence.mean(axis=0), mean.var(axis=0), np.maximum(gap, 0.0))
+        return cls(*(np.asarray(one, np.float32) for one in told))  # type: ignore[arg-type]
 
     @classmethod
     def unknown(cls, n_components: int) -> Usage:
@@ -119,11 +151,10 @@ class VariationalModel(CodeModel):
         """q(z | x) where x is given as the encoder takes it, (n_rows, n_inputs)."""
         said = self.encoder(inputs)
         k = self.n_components
-        # A scale of e^-7 or e^2 times the prior's is as good as any beyond; the clip is smooth, so it can be left.
-        mean, log_scale = said[:, :k], -2.5 + 4.5 * jnp.tanh(said[:, k : 2 * k] / 4.5 + _START)
+        said_of = gaussian(said[:, : 2 * k])
         if said.shape[1] == 2 * k:
-            return DiagonalGaussian(mean, log_scale)
-        return FullGaussian.of(mean, log_scale, said[:, 2 * k :])
+            return said_of
+        return FullGaussian.of(said_of.mean, said_of.log_scale, said[:, 2 * k :])
 
     def divergence(self, posterior: Posterior, code: Array) -> Array:
         """KL(q(z | x) || p(z)), nats: per component where both are independent and normal, else (n_rows, 1).
@@ -137,13 +168,24 @@ class VariationalModel(CodeModel):
             return posterior.divergence()
         return posterior.to_normal()[:, None]
 
-    def charged(self, divergence: Array) -> Array:
-        """() nats that training is charged of (n_rows, n_groups): each group's mean, or what is free, if that is more.
+    def evidence(self, batch: Batch, key: Array) -> Array:
+        """The evidence bound at the divergence's final weight, one draw of the code per row: (n_rows,) nats."""
+        posterior = self.posterior(batch)
+        code = posterior.draw_one(key)
+        log_likelihood = self.log_likelihood(batch, self.split(code))
+        divergence = jnp.sum(self.divergence(posterior, code), axis=1)
+        return evidence_bound(log_likelihood, self.weights.beta * divergence)
 
-        Source: Kingma et al. 2016, eq. 16, arXiv:1606.04934.
-        """
-        free = self.weights.free * self.n_components / divergence.shape[1]
-        return jnp.sum(jnp.maximum(jnp.mean(divergence, axis=0), free))
+    def evidence_loss(self, batch: Batch, key: Array, state: State) -> Loss:
+        """Its negative mean, the divergence warmed up, weighed, and partly free."""
+        posterior = self.posterior(batch)
+        code = posterior.draw_one(key)
+        log_likelihood = self.log_likelihood(batch, self.split(code))
+        divergence = self.divergence(posterior, code)
+        charge = self.weights.at(state) * self.weights.charged(divergence, self.n_components)
+        loss = charge - weighted_mean(log_likelihood, batch.weight)
+        total = jnp.mean(jnp.sum(divergence, axis=1))
+        return Loss(loss, {"log_likelihood": jnp.mean(log_likelihood), "divergence": total}, state)
 
     def encode(self, batch: Batch) -> dict[str, Array]:
         return self.split(self.posterior(batch).mean)
@@ -157,7 +199,7 @@ class VariationalModel(CodeModel):
     def proposal(self, batch: Batch) -> LocalStrata:
         """The posterior, wider; some draws much wider or from the prior, for rows that the encoder misjudges."""
         posterior = self.posterior(batch)
-        return LocalStrata(posterior.mean, *posterior.frame(), self.prior, _WIDTHS, _SHARES)
+        return LocalStrata(posterior.mean, *posterior.frame(), self.prior, WIDTHS, SHARES)
 
     def fixed(self) -> tuple[Any, ...]:
         return (*super().fixed(), self.weights, self.usage)
@@ -177,11 +219,25 @@ class VariationalModel(CodeModel):
 
     def finish(self, batches: Batches, key: Array) -> Self:
         """See how rows use the code."""
-        rows = jax.tree.map(np.asarray, batches.train if batches.held_out is None else batches.held_out)
-        rng, n = host_generator(key), min(rows.n_rows, _N_USED)
-        chosen = np.resize(np.sort(rng.permutation(rows.n_rows)[:n]), _N_USED)
-        usage = _usage(self, rows[chosen], n, rng)
+        rng = host_generator(key)
+        usage = _usage(self, *rows_in_use(batches, rng), rng)
         return eqx.tree_at(lambda model: model.usage, self, usage)
+
+
+def gaussian(said: Array) -> DiagonalGaussian:
+    """Means and scales from what a network says, (n_rows, 2 n_components): its 0 is N(0, 1).
+
+    A scale of e^-7 or e^2 times the prior's is as good as any beyond; the clip is smooth, so it can be left.
+    """
+    mean, log_scale = jnp.split(said, 2, axis=-1)
+    return DiagonalGaussian(mean, -2.5 + 4.5 * jnp.tanh(log_scale / 4.5 + _START))
+
+
+def rows_in_use(batches: Batches, rng: np.random.Generator) -> tuple[Batch, int]:
+    """At most 512 rows, held out where any are, on the host; repeated up to that number, and how many they are."""
+    rows = jax.tree.map(np.asarray, batches.train if batches.held_out is None else batches.held_out)
+    n = min(rows.n_rows, _N_USED)
+    return rows[np.resize(np.sort(rng.permutation(rows.n_rows)[:n]), _N_USED)], n
 
 
 def _usage(model: VariationalModel, batch: Batch, n_rows: int, rng: np.random.Generator) -> Usage:
@@ -196,12 +252,7 @@ def _usage(model: VariationalModel, batch: Batch, n_rows: int, rng: np.random.Ge
     divergence = 0.5 * ((mean - prior_mean) ** 2 / prior_variance + ratio - 1.0 - np.log(ratio))
     white = np.einsum("jkl,ijl->ijk", inverse, codes[:, None] - mean) / spread
     log_q = -np.sum(0.5 * white**2 + np.log(spread) + 0.5 * np.log(2.0 * np.pi), axis=2)  # of code i by row j
-    log_means = [logsumexp(log_q, axis=1) - np.log(n_rows)]
-    np.fill_diagonal(log_q, -np.inf)
-    log_means.insert(0, logsumexp(log_q, axis=1) - np.log(max(n_rows - 1, 1)))
-    gap = [np.mean(log_mean - log_prior[:n_rows]) for log_mean in log_means]
-    told = (divergence.mean(axis=0), mean.var(axis=0), np.maximum(gap, 0.0))
-    return Usage(*(np.asarray(one, np.float32) for one in told))  # type: ignore[arg-type]
+    return Usage.of(mean, divergence, log_q, log_prior[:n_rows])
 
 
 @eqx.filter_jit

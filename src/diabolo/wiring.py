@@ -17,7 +17,7 @@ from diabolo.nets import MLP, ConvolutionalDecoder, ConvolutionalEncoder, Networ
 from diabolo.priors import Mixture
 from diabolo.table import Schema
 
-__all__ = ["Parts"]
+__all__ = ["Parts", "layer_sizes", "networks", "width_of"]
 
 _HIDDEN = (128, 128)  # where hidden_layer_sizes is "auto" and the rows are no images
 _SMALLEST_IMAGE = 8  # pixels a side, from which convolutions are chosen
@@ -33,7 +33,14 @@ class Parts:
     code_widths: tuple[tuple[str, int], ...]
 
     @classmethod
-    def of(cls, estimator: Any, schema: Schema, key: Array, n_said: Callable[[int], int]) -> Parts:
+    def of(
+        cls,
+        estimator: Any,
+        schema: Schema,
+        key: Array,
+        n_said: Callable[[int], int],
+        code_widths: tuple[tuple[str, int], ...] | None = None,
+    ) -> Parts:
         """Networks of the sizes that the estimator's parameters ask for.
 
         Parameters
@@ -43,23 +50,25 @@ class Parts:
         key : random key of the initial weights
         n_said : number of components to the numbers that the encoder says of a row: as many for a point, twice as
             many for means and scales
+        code_widths : names and widths of the code's groups, where a family has several; None makes one of them, as
+            wide as `n_components` says
         """
         likelihood, width = schema.likelihood(), schema.width
-        n_components = estimator.n_components
-        if n_components == "auto":
-            n_components = int(np.clip(width // 2, 2, 16))
+        if code_widths is None:
+            code_widths = (("code", width_of(estimator.n_components, width)),)
+        n_components = sum(n for _, n in code_widths)
         gap_columns = tuple(int(i) for i in np.flatnonzero(schema.gaps))
         by_row: tuple[int, ...] = ()
         if getattr(estimator, "dispersion", "column") == "row":
             by_row = tuple(int(i) for i in np.flatnonzero(likelihood.scale[likelihood.n_free :]))
         blocks = (likelihood.n_free, len(by_row))
         key_encoder, key_decoder = children(key, 2)
-        inner, outer = _networks(estimator, schema, blocks)
+        inner, outer = networks(estimator, schema, blocks)
         n_inputs = Encoder.n_inputs(width, gap_columns, schema.given_width)
-        encoder = Encoder(inner(n_inputs, n_said(int(n_components)), key_encoder), gap_columns)
+        encoder = Encoder(inner(n_inputs, n_said(n_components), key_encoder), gap_columns)
         network = outer(n_components + schema.given_width, sum(blocks), key_decoder)
         decoder = Decoder.starting_at(network, np.asarray(likelihood.initial), likelihood.n_shared, by_row)
-        return cls(likelihood, encoder, decoder, (("code", int(n_components)),))
+        return cls(likelihood, encoder, decoder, code_widths)
 
     @property
     def n_components(self) -> int:
@@ -75,7 +84,12 @@ class Parts:
         return {"prior": Mixture.standard(self.n_components), "is_scale": is_scale}
 
 
-def _networks(
+def width_of(n_components: Any, width: int) -> int:
+    """Components of a code: "auto" is half of the encoded width, between 2 and 16."""
+    return int(np.clip(width // 2, 2, 16)) if n_components == "auto" else int(n_components)
+
+
+def networks(
     estimator: Any, schema: Schema, blocks: tuple[int, ...]
 ) -> tuple[NetworkFactory, NetworkFactory]:
     """The factories of encoder and decoder; `blocks` are the sizes of what the decoder says of a row."""
@@ -90,19 +104,21 @@ def _networks(
             lambda n_in, n_out, key: ConvolutionalEncoder(n_in, n_out, image, activation, key, n_cells),
             lambda n_in, n_out, key: ConvolutionalDecoder(n_in, blocks, image, activation, key),
         )
-    hidden: tuple[int, ...]
-    if isinstance(sizes, str):
-        hidden = _HIDDEN
-    else:
-        hidden = tuple(_whole(size) for size in (sizes if isinstance(sizes, Iterable) else (sizes,)))
+    hidden = layer_sizes(sizes, _HIDDEN)
     return (
         lambda n_in, n_out, key: MLP(n_in, n_out, hidden, activation, key),
         lambda n_in, n_out, key: MLP(n_in, n_out, hidden[::-1], activation, key),
     )
 
 
-def _whole(size: Any) -> int:
-    if size not in Range(1, whole=True):
-        want = "whole numbers at least 1"
-        raise refuse("parameter 'hidden_layer_sizes'", got=f"a layer of {size!r}", want=want)
-    return int(size)
+def layer_sizes(
+    sizes: Any, auto: tuple[int, ...], name: str = "hidden_layer_sizes", what: str = "a layer"
+) -> tuple[int, ...]:
+    """Widths as a parameter gives them: one or several, or "auto"."""
+    if isinstance(sizes, str):
+        return auto
+    listed = tuple(sizes) if isinstance(sizes, Iterable) else (sizes,)
+    for size in listed:
+        if size not in Range(1, whole=True):
+            raise refuse(f"parameter {name!r}", got=f"{what} of {size!r}", want="whole numbers at least 1")
+    return tuple(int(size) for size in listed)

@@ -25,6 +25,8 @@ FAMILIES = {
     "autoencoder": ("diabolo.families.autoencoder", "Autoencoder"),
     "denoising": ("diabolo.families.denoising", "DenoisingAutoencoder"),
     "iwae": ("diabolo.families.iwae", "IWAE"),
+    "hierarchical": ("diabolo.families.hierarchical", "HierarchicalVAE"),
+    "conditional": ("diabolo.families.conditional", "ConditionalVAE"),
 }
 
 

@@ -95,6 +95,8 @@ Kinds = Annotated[
 Exclude = Annotated[
     list[str] | None, typer.Option(metavar="COLUMN", help="Leave a column out.", show_default=False)
 ]
-Family = Annotated[str, typer.Option(metavar="NAME", help="vae, iwae, autoencoder or denoising.")]
+Family = Annotated[
+    str, typer.Option(metavar="NAME", help="vae, iwae, conditional, autoencoder or denoising.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but refusals.")]
 LEARN, READ, SHOW = "Learn", "Read", "Show"

@@ -172,7 +172,7 @@ def _say_learned(estimator: Any, rows: Any, seconds: float) -> None:
 def compare(
     data: Data,
     family: Annotated[
-        str, typer.Option(metavar="NAME,NAME", help="Of vae, iwae, autoencoder and denoising.")
+        str, typer.Option(metavar="NAME,NAME", help="Of vae, iwae, conditional, autoencoder and denoising.")
     ] = "vae,autoencoder",
     settings: Settings = None,
     kinds: Kinds = None,

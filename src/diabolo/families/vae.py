@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import equinox as eqx
-import jax.numpy as jnp
 from jax import Array
 
 from diabolo.batches import Batch
 from diabolo.joint import JointLikelihood
 from diabolo.model import Decoder, Encoder, Loss, State
-from diabolo.objectives import evidence_bound, weighted_mean
 from diabolo.priors import FlowPrior, Mixture, PseudoInputs, StandardNormal
 from diabolo.table import Schema
 from diabolo.variational import Usage, VariationalModel, Weights
@@ -36,23 +34,12 @@ class EvidenceModel(VariationalModel):
     code_widths: tuple[tuple[str, int], ...] = eqx.field(static=True)
 
     def loss(self, batch: Batch, key: Array, state: State) -> Loss:
-        """Negative evidence bound, the divergence warmed up, weighed, and partly free."""
-        posterior = self.posterior(batch)
-        code = posterior.draw_one(key)
-        log_likelihood = self.log_likelihood(batch, self.split(code))
-        divergence = self.divergence(posterior, code)
-        charge = self.weights.at(state) * self.charged(divergence)
-        loss = charge - weighted_mean(log_likelihood, batch.weight)
-        total = jnp.mean(jnp.sum(divergence, axis=1))
-        return Loss(loss, {"log_likelihood": jnp.mean(log_likelihood), "divergence": total}, state)
+        """Negative evidence bound."""
+        return self.evidence_loss(batch, key, state)
 
     def held_out(self, batch: Batch, key: Array) -> Array:
-        """The evidence bound at the divergence's final weight, one draw per row."""
-        posterior = self.posterior(batch)
-        code = posterior.draw_one(key)
-        log_likelihood = self.log_likelihood(batch, self.split(code))
-        divergence = jnp.sum(self.divergence(posterior, code), axis=1)
-        return evidence_bound(log_likelihood, self.weights.beta * divergence)
+        """The evidence bound."""
+        return self.evidence(batch, key)
 
 
 class VAE(VariationalEstimator):

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
-from diabolo.batches import Batch, chunks
-from diabolo.model import CodeModel
 from diabolo.plot import shown
 from diabolo.plot.view import View, numbers
 from diabolo.report.oddities import cell_of
-from diabolo.report.subject import Subject, lawful, sampled
+from diabolo.report.subject import Subject, lawful
+from diabolo.variational_estimator import VariationalEstimator
 
 __all__ = ["decode", "divergences", "n_active", "traversals"]
 
 STEPS = (-2.0, -1.0, 0.0, 1.0, 2.0)  # spreads of the component from its median
 MAX_COMPONENTS = 8
 N_CHANGED = 4  # columns shown per component
-N_CODED = 1000  # rows behind the mean divergence
 ACTIVE = 0.01  # a component that varies by less than this share of the liveliest is not in use
 
 
@@ -32,18 +27,9 @@ def n_active(codes: np.ndarray) -> int:
 
 
 def divergences(subject: Subject) -> list[float] | None:
-    """Mean KL(q(z | x) || p(z)) per component, nats; None for a model whose encoder says a point."""
-    model = subject.estimator.model_
-    if getattr(model, "posterior", None) is None:  # not declared by the contract: only some members have one
-        return None
-    rows = subject.schema.encode(subject.view.take(sampled(subject.view.n_rows, N_CODED)))
-    parts = [np.asarray(_divergence(model, batch))[:n] for batch, n in chunks(rows, 256)]
-    return np.concatenate(parts).astype(np.float64).mean(axis=0).tolist()
-
-
-@eqx.filter_jit
-def _divergence(model: CodeModel, batch: Batch) -> Array:
-    return jnp.asarray(model.posterior(batch).divergence())  # type: ignore[attr-defined]
+    """Mean divergence of the posterior from the prior per component, nats; None where the encoder says a point."""
+    estimator = subject.estimator
+    return estimator.divergence_.tolist() if isinstance(estimator, VariationalEstimator) else None
 
 
 def traversals(subject: Subject) -> list[dict[str, Any]]:

@@ -109,7 +109,7 @@ def _prior(model: Any) -> dict[str, Any] | None:
 
     None where it is no such mixture: the page then decodes a place and says nothing of its density.
     """
-    prior = model.prior
+    prior = getattr(model, "prior", None)  # a ladder has one per level
     if not isinstance(prior, (StandardNormal, Mixture)):
         return None
     drawn = np.asarray(prior.log_prob(prior.draw(jax.random.key(0), N_PRIOR)), np.float64)

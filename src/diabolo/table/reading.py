@@ -15,7 +15,7 @@ import numpy as np
 
 from diabolo.checks import InputTypeError, refuse
 
-__all__ = ["Series", "Source", "read_block", "read_cells", "read_table", "rows_at"]
+__all__ = ["Series", "Source", "read_beside", "read_block", "read_cells", "read_table", "rows_at"]
 
 FRAMES = ("pandas", "polars", "pyarrow")
 DAY = 86400e6  # microseconds
@@ -104,6 +104,31 @@ def read_table(X: Any, image_shape: tuple[int, ...] | None = None) -> Source:
         raise refuse("X", got="a lazy frame", want="rows in memory", fix="Call '.collect()' first.",
                      error=InputTypeError)  # fmt: skip
     return _read_array(_as_array(X), image_shape)
+
+
+def read_beside(y: Any, name: str | None = None) -> Source:
+    """Look at one column given beside a table: an array, list or series (n,), one column (n, 1), or a single value.
+
+    Its name is the one asked for, else the series' own, else "y".
+    """
+    if isinstance(y, nw.DataFrame) or nw.dependencies.is_into_dataframe(y):
+        source = _read_frame(y)
+        if len(source.names) != 1:
+            raise refuse("y", got=f"{len(source.names)} columns", want="one column")
+        return source if name is None else dataclasses.replace(source, names=(name,))
+    if isinstance(y, nw.Series) or (nw.dependencies.is_into_series(y) and not isinstance(y, np.ndarray)):
+        series = nw.from_native(y, series_only=True)
+        if not len(series):
+            raise refuse("y", got="no values", want="one per row of X")
+        own = "y" if series.name is None else str(series.name) or "y"
+        return _read_frame(series.alias(own if name is None else name).to_frame())
+    array = _as_array(y)
+    array = array.reshape(1) if array.ndim == 0 else array
+    if array.ndim > 2 or (array.ndim == 2 and array.shape[1] != 1):
+        raise refuse("y", got=f"an array of shape {array.shape}", want="one column, (n_rows,)")
+    if not len(array):
+        raise refuse("y", got="no values", want="one per row of X")
+    return dataclasses.replace(_read_array(array.reshape(-1, 1), None), names=(name or "y",))
 
 
 def rows_at(X: Any, places: np.ndarray) -> Any:

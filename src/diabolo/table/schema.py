@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diabolo.checks import refuse
-from diabolo.columns import Kind
-from diabolo.table.layout import Column, Layout, Rows
-from diabolo.table.reading import FRAMES, Source, read_block, read_cells, read_table
-from diabolo.table.survey import Survey
+from diabolo.columns import Binary, Categorical, Kind, kind_of
+from diabolo.table.layout import Column, Layout, Place, Rows
+from diabolo.table.reading import FRAMES, Source, read_beside, read_block, read_cells, read_table
+from diabolo.table.survey import Found, Survey
 from diabolo.table.writing import write_frame
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ class Schema:
     container : {"numpy", "images", "pandas", "polars", "pyarrow"}
         What the training table came in; decoded rows come back in it.
     image_shape : tuple or None
+    beside : tuple of Column
+        Conditions given beside the table, as `fit`'s y: all of them given, none of them decoded.
 
     ```
     X ─▶ encode ─▶ Rows(values, observed, given, offset)
@@ -61,6 +63,7 @@ class Schema:
     columns: tuple[Column, ...]
     container: str = "numpy"
     image_shape: tuple[int, ...] | None = None
+    beside: tuple[Column, ...] = ()
 
     @classmethod
     def learn(
@@ -69,6 +72,8 @@ class Schema:
         kinds: str | Kind | Mapping[str | int, str | Kind] | None = None,
         given: Sequence[str | int] = (),
         image_shape: tuple[int, ...] | None = None,
+        beside: Any = None,
+        kind_beside: str | Kind | None = None,
     ) -> Schema:
         """Learn the columns of X, one chunk.
 
@@ -78,28 +83,51 @@ class Schema:
         kinds : None, or a name or instance for all columns, or a dict of them by column name or position
         given : names or positions of the columns that densities are conditional on
         image_shape : (h, w) or (h, w, c) where the rows of X (n, h * w * c) are images
+        beside, kind_beside : None, or a condition of each row and its kind, as `with_beside` takes them; a dict of
+            kinds may also name it
         """
-        return cls.of(Survey.of(X, kinds, given, image_shape))
+        if beside is None:
+            return cls.of(Survey.of(X, kinds, given, image_shape))
+        own = read_beside(beside).names[0]
+        if isinstance(kinds, Mapping) and own in kinds and own not in read_table(X, image_shape).names:
+            kind_beside = kind_beside or kinds[own]
+            kinds = {column: kind for column, kind in kinds.items() if column != own}
+        return cls.of(Survey.of(X, kinds, given, image_shape)).with_beside(beside, kind=kind_beside)
 
     @classmethod
     def of(cls, survey: Survey) -> Schema:
         """The schema of a survey, of one chunk or of many merged ones."""
-        columns = tuple(
-            Column(
-                name=found.name,
-                kind=kind,
-                dtype=found.dtype,
-                given=found.given,
-                role=found.role,
-                levels=found.levels,
-                ordered=found.ordered,
-                gaps=found.summary["n_missing"] > 0,
-            )
-            for found, kind in zip(survey.columns, survey.kinds(), strict=True)
-        )
+        columns = tuple(map(_column, survey.columns, survey.kinds()))
         _say_aside(columns, "constant", "hold one value or none: kept in outputs, not modelled")
         _say_aside(columns, "identifier", "hold mostly distinct text: set aside")
         return cls(columns, survey.container, survey.image_shape)
+
+    def with_beside(self, y: Any, name: str | None = None, kind: str | Kind | None = None) -> Schema:
+        """The same table with a column of conditions beside it, learned from y.
+
+        Parameters
+        ----------
+        y : array, list or series (n,), or one column (n, 1); None and nan are gaps: the condition is not known
+        name : None takes the series' name, else "y"
+        kind : a kind or its name; None infers it as for a data frame's column, so that whole numbers of few values
+            are levels even where a gap made them floats
+        """
+        source = read_beside(y, name)
+        own = source.names[0]
+        if own in self.names and (name is not None or own != "y"):
+            got = f"the name {own!r}, which a column of X has"
+            fix = "Drop that column of X, or name it in given= and leave y out."
+            raise refuse("y", got=got, want="a name of its own", fix=fix)
+        declared = None if kind is None else kind_of(kind, "y")
+        found = Found.of(source, 0, declared, given=True, everywhere=False)
+        learned = found.kind(plain=False)
+        if declared is None and isinstance(learned, Binary):
+            # a cell of 0 would be next to none: each of two labels has a cell of its own, as each of three has
+            learned = Categorical().finish(found.summary, found.where)
+        if learned.name == "identifier":
+            got = f"{found.summary['n_distinct']} different texts in {found.summary['n']} rows"
+            raise refuse(f"y, column {own!r}", got=got, want="labels that recur, or numbers")
+        return dataclasses.replace(self, beside=(*self.beside, _column(found, learned)))
 
     # -- shape ---------------------------------------------------------------------------------------------
 
@@ -107,6 +135,11 @@ class Schema:
     def layout(self) -> Layout:
         """The columns' places in the encoded row."""
         return Layout(self.columns)
+
+    @functools.cached_property
+    def _beside_layout(self) -> Layout:
+        """The places of the conditions beside the table, after those of its own given columns."""
+        return Layout(self.beside)
 
     @property
     def names(self) -> tuple[str | int, ...]:
@@ -120,8 +153,8 @@ class Schema:
 
     @property
     def given_width(self) -> int:
-        """Encoded cells per row of the given columns, their flags included."""
-        return self.layout.given_width
+        """Encoded cells per row of all conditions, their flags included: given columns, then those beside."""
+        return self.layout.given_width + self._beside_layout.given_width
 
     @property
     def n_features(self) -> int:
@@ -160,13 +193,14 @@ class Schema:
 
     # -- in ------------------------------------------------------------------------------------------------
 
-    def encode(self, X: Any, hidden: np.ndarray | None = None) -> Rows:
+    def encode(self, X: Any, hidden: np.ndarray | None = None, beside: Any = None) -> Rows:
         """Rows of X as the model sees them; a value outside its column's support warns, and scores -inf.
 
         Parameters
         ----------
         X : the table
         hidden : (n, n_features) bool or None, cells to be read as gaps
+        beside : (n,) or (n, 1), the condition beside each row; gaps, and all rows where it is None, are not known
         """
         source = self.checked(read_table(X))
         n_rows, layout = source.n_rows, self.layout
@@ -186,6 +220,10 @@ class Schema:
                 strange += layout.encode_block(block, Rows(*(array[part] for array in rows)))
         else:
             strange = layout.encode_each(lambda j: _hide(self.values_of(source, j, j), hidden, j), rows)
+        if beside is not None and not self.beside:
+            raise refuse("y", got="conditions", want="none: the columns were learned without any")
+        if self.beside:
+            rows.given[:, layout.given_width :] = self._encode_beside(beside, n_rows)
         if strange:
             names = ", ".join(repr(self.columns[j].name) for j in sorted(set(strange))[:5])
             said = f"column {names}: values outside the support of the column's kind; those rows score -inf."
@@ -193,26 +231,76 @@ class Schema:
         return rows
 
     def encode_given(self, X: Any) -> np.ndarray:
-        """Given cells (n, given_width) float32 of a table with all columns, or with the given ones only."""
-        source, places = read_table(X), self.layout.given_places
-        names = tuple(self.columns[place.column].name for place in places)
-        if len(source.names) == len(self.columns):
-            source = self.checked(source).part([place.column for place in places])
-        elif len(source.names) != len(names) or (source.container in FRAMES and source.names != names):
-            got, want = f"columns {list(source.names)}", f"the given columns {list(names)}"
-            raise refuse("given", got=got, want=want)
+        """Conditions as a model takes them.
+
+        Parameters
+        ----------
+        X : a table of the given columns, then what is beside the table; or a table of all columns, with or without it.
+            Where what is beside the table is the only condition, also its values (n,), or one value for all rows
+
+        Returns
+        -------
+        (n, given_width) float32; a condition beside the table that is left out is not known
+        """
+        places = self.layout.given_places
+        if self.beside and not places and _is_flat(X):
+            return self._encode_beside(X)
+        source = read_table(X)
+        table, beside = self._conditions_in(source)
         given = np.zeros((source.n_rows, self.given_width), np.float32)
-        for i, place in enumerate(places):
-            values, column = self.values_of(source, i, place.column), self.columns[place.column]
-            self.layout.encode_given(place, values, given)
-            unknown = np.flatnonzero(given[:, place.stop] > 0.5)
-            gap = [value is None or value != value for value in values[unknown].tolist()]
-            if not all(gap):
-                got = f"{values[unknown[gap.index(False)]]!r}, which no training row held"
-                raise refuse(f"given column {column.name!r}", got=got, want="a level of the training rows")
-            if gap and not column.gaps:
+        for i, place in zip(table, places, strict=True):
+            column = self.columns[place.column]
+            if (
+                _encode_known(self.layout, column, place, self._values(source, i, column), given)
+                and not column.gaps
+            ):
                 want = "a value, as in every training row"
                 raise refuse(f"given column {column.name!r}", got="a gap", want=want)
+        given[:, self.layout.given_width :] = self._encode_beside(source.part(beside) if beside else None)
+        return given
+
+    def unknown(self, n_rows: int) -> np.ndarray:
+        """Conditions of which none is known: (n_rows, given_width) float32, flags of gaps and no cells."""
+        given = np.zeros((n_rows, self.given_width), np.float32)
+        given[:, [flag for _, flag in self.conditions]] = 1.0
+        return given
+
+    @property
+    def conditions(self) -> list[tuple[Column, int]]:
+        """Each condition, and which of the given cells flags its gaps; those of the table first."""
+        table = [(self.columns[place.column], place.stop) for place in self.layout.given_places]
+        ends = [self.layout.given_width + place.stop for place in self._beside_layout.given_places]
+        return [*table, *zip(self.beside, ends, strict=True)]
+
+    def _conditions_in(self, source: Source) -> tuple[list[int], list[int]]:
+        """Places in a table of the given columns, and of what is beside the table; the latter may be left out."""
+        at, n = [place.column for place in self.layout.given_places], len(self.columns)
+        own, beside = tuple(self.columns[j].name for j in at), tuple(column.name for column in self.beside)
+        last = list(range(len(beside)))
+        shapes = [
+            ((*own, *beside), list(range(len(own))), [len(own) + i for i in last]),
+            (self.names, at, []),
+            ((*self.names, *beside), at, [n + i for i in last]),
+            (own, list(range(len(own))), []),
+        ]
+        named = self.container in FRAMES and source.container in FRAMES
+        for names, table, rest in shapes:
+            if names and (source.names == names if named else len(source.names) == len(names)):
+                return table, rest
+        got, want = f"columns {list(source.names)}", f"the given columns {[*own, *beside]}"
+        raise refuse("given", got=got, want=want)
+
+    def _encode_beside(self, y: Any, n_rows: int | None = None) -> np.ndarray:
+        """Cells of what is beside the table, of a source or of values; of none at all they are not known."""
+        if y is None:
+            return self.unknown(n_rows or 1)[:, self.layout.given_width :]
+        layout, source = self._beside_layout, y if isinstance(y, Source) else read_beside(y)
+        if n_rows is not None and source.n_rows != n_rows:
+            got, want = f"{source.n_rows} values", f"{n_rows}, one for each row of X"
+            raise refuse("y", got=got, want=want, fix="Pass X and y of the same rows.")
+        given = np.zeros((source.n_rows, layout.given_width), np.float32)
+        for i, (column, place) in enumerate(zip(self.beside, layout.given_places, strict=True)):
+            _encode_known(layout, column, place, self._values(source, i, column), given)
         return given
 
     def checked(self, source: Source) -> Source:
@@ -231,7 +319,9 @@ class Schema:
 
     def values_of(self, source: Source, i: int, column: int) -> np.ndarray:
         """Column i of the source as the values that the schema's column holds."""
-        known = self.columns[column]
+        return self._values(source, i, self.columns[column])
+
+    def _values(self, source: Source, i: int, known: Column) -> np.ndarray:
         where = f"column {known.name!r}"
         if source.block is not None:
             values, role = read_block(source.block[:, i : i + 1], [known.name])[:, 0], "number"
@@ -270,7 +360,8 @@ class Schema:
         snap : bool
             Move the values onto what each column can hold; for draws.
         given_values : (n, given_width) or None
-            The given columns' cells; without them those columns come back as gaps.
+            The given columns' cells; without them those columns come back as gaps. What is beside the table does not
+            come back.
 
         Returns
         -------
@@ -298,21 +389,65 @@ class Schema:
 
     def to_json(self) -> dict[str, Any]:
         """Everything as plain JSON types."""
-        columns = [
-            {f.name: getattr(column, f.name) for f in dataclasses.fields(column)}
-            | {"kind": column.kind.to_json(), "levels": _listed(column.levels)}
-            for column in self.columns
-        ]
-        return {"container": self.container, "image_shape": _listed(self.image_shape), "columns": columns}
+        columns, beside = (
+            [
+                {f.name: getattr(column, f.name) for f in dataclasses.fields(column)}
+                | {"kind": column.kind.to_json(), "levels": _listed(column.levels)}
+                for column in part
+            ]
+            for part in (self.columns, self.beside)
+        )
+        shape = _listed(self.image_shape)
+        return {"container": self.container, "image_shape": shape, "columns": columns, "beside": beside}
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Schema:
         """The schema that `to_json` wrote."""
-        columns = tuple(
-            Column(**(facts | {"kind": Kind.from_json(facts["kind"]), "levels": _unlisted(facts["levels"])}))
-            for facts in record["columns"]
+        columns, beside = (
+            tuple(
+                Column(
+                    **(facts | {"kind": Kind.from_json(facts["kind"]), "levels": _unlisted(facts["levels"])})
+                )
+                for facts in part
+            )
+            for part in (record["columns"], record.get("beside", ()))  # older files have none
         )
-        return cls(columns, record["container"], _unlisted(record["image_shape"]))
+        return cls(columns, record["container"], _unlisted(record["image_shape"]), beside)
+
+
+def _column(found: Found, kind: Kind) -> Column:
+    return Column(
+        name=found.name,
+        kind=kind,
+        dtype=found.dtype,
+        given=found.given,
+        role=found.role,
+        levels=found.levels,
+        ordered=found.ordered,
+        gaps=found.summary["n_missing"] > 0,
+    )
+
+
+def _encode_known(
+    layout: Layout, column: Column, place: Place, values: np.ndarray, given: np.ndarray
+) -> bool:
+    """Encode conditions (n,) into given (n, given_width), refusing what training never saw; is any of them a gap?"""
+    layout.encode_given(place, values, given)
+    unknown = np.flatnonzero(given[:, place.stop] > 0.5)
+    left = values[unknown].tolist()
+    gap = [value is None or value != value for value in left]
+    if not all(gap):
+        got = f"{left[gap.index(False)]!r}, which no training row held"
+        raise refuse(f"given column {column.name!r}", got=got, want="a level of the training rows")
+    return bool(gap)
+
+
+def _is_flat(X: Any) -> bool:
+    """Values alone, or a single one: no table."""
+    try:
+        return np.ndim(X) < 2
+    except ValueError:  # lists of different lengths, which the reader refuses in our words
+        return False
 
 
 def _hide(values: np.ndarray, hidden: np.ndarray | None, column: int) -> np.ndarray:

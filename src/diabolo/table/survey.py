@@ -41,6 +41,23 @@ class Found:
     ordered: bool
     summary: dict[str, Any]
 
+    @classmethod
+    def of(cls, source: Source, j: int, kind: Kind | None, *, given: bool, everywhere: bool) -> Found:
+        """Column j of a table, with the kind that was declared for it or None."""
+        column = source.column(j, keep_text=kind is not None and kind.name in TEXT_KINDS)
+        return cls(
+            name=source.names[j],
+            # objects that are all True and False go back as such
+            dtype="boolean" if column.booleans and source.container == "pandas" else source.dtypes[j],
+            given=given,
+            declared=kind,
+            everywhere=everywhere,
+            role=column.role,
+            levels=column.levels,
+            ordered=column.ordered,
+            summary=kind.summarise(column.values) if kind else summarise_values(column.values),
+        )
+
     @property
     def where(self) -> str:
         return f"column {self.name!r}"
@@ -113,24 +130,11 @@ class Survey:
         }
         if source.image_shape is not None and source.block is not None:
             return cls._of_images(source, declared, is_given, facts)
-        columns = []
-        for j, name in enumerate(source.names):
-            kind = declared[j]
-            column = source.column(j, keep_text=kind is not None and kind.name in TEXT_KINDS)
-            found = Found(
-                name=name,
-                # objects that are all True and False go back as such
-                dtype="boolean" if column.booleans and source.container == "pandas" else source.dtypes[j],
-                given=is_given[j],
-                declared=kind,
-                everywhere=everywhere,
-                role=column.role,
-                levels=column.levels,
-                ordered=column.ordered,
-                summary=kind.summarise(column.values) if kind else summarise_values(column.values),
-            )
-            columns.append(found)
-        return cls(columns=tuple(columns), **facts)
+        columns = tuple(
+            Found.of(source, j, declared[j], given=is_given[j], everywhere=everywhere)
+            for j in range(len(source.names))
+        )
+        return cls(columns=columns, **facts)
 
     @classmethod
     def _of_images(
