@@ -16,7 +16,7 @@ from diabolo.model import CodeModel, Loss, State
 from diabolo.objectives import warm_up, weighted_mean
 from diabolo.variational import SHARES, WIDTHS
 
-__all__ = ["LabelModel", "Said", "log_normal", "placed", "with_given"]
+__all__ = ["LabelModel", "Said", "placed", "with_given"]
 
 _FLOOR = 0.05  # share of the draws whose label is the prior's: no label is without a chance
 
@@ -164,6 +164,23 @@ class LabelModel(CodeModel):
 
     @abc.abstractmethod
     def placed(self, evidence: Any, codes: Array) -> Placed:
+        """As `codes.Explorer` has it."""
+
+    def told(self, log_classes: Array, label: Array, is_known: Array, styles: DiagonalGaussian) -> Said:
+        """What rows say of label and style: the classifier's answer with a share of p(y) mixed in, or a known label."""
+        free = jnp.logaddexp(jnp.log1p(-_FLOOR) + log_classes, jnp.log(_FLOOR) + self.log_frequency)
+        at, known = label > 0.5, is_known[:, None]
+        log_label = jnp.where(known, jnp.where(at, 0.0, -jnp.inf), free)
+        log_known = jnp.where(known, jnp.where(at, self.log_frequency, jnp.inf), 0.0)
+        return Said(log_label, styles, log_known)
+
+
+def with_given(batch: Batch, given: Array) -> Batch:
+    """The rows with other given cells."""
+    return eqx.tree_at(lambda one: one.given, batch, given)
+
+
+def placed(self, evidence: Any, codes: Array) -> Placed:
         """As `codes.Explorer` has it."""
 
     def told(self, log_classes: Array, label: Array, is_known: Array, styles: DiagonalGaussian) -> Said:
