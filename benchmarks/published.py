@@ -101,9 +101,9 @@ def _vamp(**more: Any) -> Any:
 BURDA = "Burda et al. 2016, arXiv:1509.00519"
 TOMCZAK = "Tomczak & Welling 2018, arXiv:1705.07120"
 ROWS = {
-    "vae": Row("VAE, 2 x 200 tanh, 50 codes", BURDA, 88.71, 89.5, _burda(VAE), 100, 2e-3, 128),
+    "vae": Row("VAE, 2 x 200 tanh, 50 codes", BURDA, 88.71, 89.5, _burda(VAE), 60, 2e-3, 32),
     "iwae50": Row(
-        "IWAE, 50 draws, 2 x 200 tanh, 50 codes", BURDA, 87.10, 88.5, _burda(IWAE, n_draws=50), 10, 1.5e-3, 32
+        "IWAE, 50 draws, 2 x 200 tanh, 50 codes", BURDA, 87.10, 88.5, _burda(IWAE, n_draws=50), 14, 1.5e-3, 32
     ),
     "vamp": Row(
         "VAE, VampPrior of 500, 2 x 300 gated, 40 codes", TOMCZAK, 85.57, 87.0, _vamp, 50, 1.5e-3, 128, Gated
