@@ -266,7 +266,7 @@ def say_state() -> None:
 def write_table() -> None:
     """Put the table between the marks of docs/results.md."""
     lines = [
-        "| member | paper | to reach | test nats | seeds | steps | minutes of training | reached |",
+        "| member | paper | to reach | test nats | seeds | steps of rows | minutes (of processor) | reached |",
         "|---|---:|---:|---:|---|---:|---:|---|",
     ]
     for name, done in results().items():
@@ -277,11 +277,12 @@ def write_table() -> None:
         nats = np.array([one["test_nats"] for one in done])
         spread = f" ± {nats.std(ddof=1):.2f}" if len(nats) > 1 else ""
         seeds = ", ".join(f"{one['seed']}: {one['test_nats']:.2f}" for one in done)
-        minutes = np.mean([one["training_minutes"] for one in done])
+        wall, busy = (np.mean([one[f"{of}_minutes"] for one in done]) for of in ("training", "processor"))
+        steps = f"{done[0]['n_steps']:,} of {done[0]['batch_size']}"
         reached = "yes" if nats.mean() <= row.floor else "no"
         lines.append(
             f"| {row.what} | {row.paper:.2f} | {row.floor:.1f} | {nats.mean():.2f}{spread} | {seeds} "
-            f"| {done[0]['n_steps']:,} | {minutes:.0f} | {reached} |"
+            f"| {steps} | {wall:.0f} ({busy:.0f}) | {reached} |"
         )
     before, rest = PAGE.read_text().split("<!-- table -->\n")[0], PAGE.read_text().split("<!-- end -->\n")[1]
     PAGE.write_text(before + "<!-- table -->\n" + "\n".join(lines) + "\n<!-- end -->\n" + rest)
