@@ -180,28 +180,6 @@ def with_given(batch: Batch, given: Array) -> Batch:
     return eqx.tree_at(lambda one: one.given, batch, given)
 
 
-def placed(self, evidence: Any, codes: Array) -> Placed:
-        """As `codes.Explorer` has it."""
-
-    def told(self, log_classes: Array, label: Array, is_known: Array, styles: DiagonalGaussian) -> Said:
-        """What rows say of label and style: the classifier's answer with a share of p(y) mixed in, or a known label."""
-        free = jnp.logaddexp(jnp.log1p(-_FLOOR) + log_classes, jnp.log(_FLOOR) + self.log_frequency)
-        at, known = label > 0.5, is_known[:, None]
-        log_label = jnp.where(known, jnp.where(at, 0.0, -jnp.inf), free)
-        log_known = jnp.where(known, jnp.where(at, self.log_frequency, jnp.inf), 0.0)
-        return Said(log_label, styles, log_known)
-
-
-def with_given(batch: Batch, given: Array) -> Batch:
-    """The rows with other given cells."""
-    return eqx.tree_at(lambda one: one.given, batch, given)
-
-
-def log_normal(codes: Array) -> Array:
-    """Log-density of N(0, I): (n_rows,) nats."""
-    return -0.5 * jnp.sum(codes**2 + jnp.log(2.0 * jnp.pi), axis=1)
-
-
 def placed(said: Said, groups: dict[str, Array], log_prior: Array) -> Placed:
     """Styles and labels as a row sees them; what it says is the same for all codes, or (n, ...) one for each."""
     label = jnp.argmax(groups["label"], axis=1)
