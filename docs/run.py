@@ -29,7 +29,9 @@ BLOCK = re.compile(r"```python\n(?P<code>.*?)```\n(?:\n```text\n(?P<said>.*?)```
 def main() -> None:
     pages = [Path(name).resolve() for name in sys.argv[1:] if not name.startswith("-")]
     matplotlib.rcParams["font.family"] = "DejaVu Sans"  # comes with matplotlib: the same everywhere
-    matplotlib.rcParams["svg.hashsalt"] = "diabolo"  # the same names inside the file each time
+    # the same file each time: the same names inside it, and no date
+    matplotlib.rcParams["svg.hashsalt"] = "diabolo"
+    os.environ["SOURCE_DATE_EPOCH"] = "0"
     wrong = [page.name for page in pages if not _run(page, write="--write" in sys.argv)]
     sys.exit(f"other output: {', '.join(wrong)}" if wrong else 0)
 

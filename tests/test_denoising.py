@@ -100,3 +100,19 @@ def test_denoising_takes_most_of_the_noise_away():
     dae = DenoisingAutoencoder(**SMALL, corruption="gaussian", corruption_level=0.5).fit(X)
     noisy = X + 0.5 * X.std(axis=0) * np.random.default_rng(0).normal(size=X.shape)
     assert np.mean((dae.denoise(noisy) - X) ** 2) < 0.7 * np.mean((noisy - X) ** 2)
+
+
+def test_a_value_on_an_atom_is_a_number_to_be_cleaned_like_any_other():
+    """Half of the rows hold zero; noise moves them off it, and the encoder has seen such rows in training."""
+    generator = np.random.default_rng(0)
+    plane = np.maximum(generator.normal(size=(600, 2)), 0.0) @ generator.normal(size=(2, 6))
+    X = np.where(np.abs(plane) < 0.3, 0.0, plane)
+    options = SMALL | {"n_components": 4, "corruption": "gaussian", "corruption_level": 0.5}
+    dae = DenoisingAutoencoder(**options).fit(X)
+    assert sum(bool(column.kind.atoms) for column in dae.schema_.columns) >= 3
+    near = X + 1e-4 * X.std(axis=0)
+    spread = dae.transform(X).std(axis=0)
+    assert np.all(np.abs(dae.transform(near) - dae.transform(X)) < 0.01 * spread)
+    dirty = X + 0.5 * X.std(axis=0) * generator.normal(size=X.shape)
+    error = [np.mean((rows - X) ** 2) for rows in (dae.denoise(dirty), dirty)]
+    assert error[0] < 0.6 * error[1]

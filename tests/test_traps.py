@@ -299,7 +299,8 @@ def test_saved_on_one_device_loaded_on_another(tmp_path):
         "    codes = diabolo.load('model.safetensors').transform(np.load('rows.npy'))\n"
         "np.save('codes.npy', codes)\n"
     )
-    two = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    two = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=two, check=True)
     np.testing.assert_allclose(np.load(tmp_path / "codes.npy"), model.transform(points()[:10]), atol=1e-6)
 

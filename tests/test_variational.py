@@ -53,6 +53,23 @@ def test_a_full_gaussian_is_scipys(k):
         assert np.abs(found - covariance).max() < 0.05 * np.abs(covariance).max()
 
 
+def test_every_code_under_every_gaussian_is_scipys_and_so_is_its_gradient():
+    codes = np.random.default_rng(9).normal(size=(5, 3)).astype(np.float32)
+    for posterior, covariances in zip(gaussians(3)[:2], (None, gaussians(3)[2]), strict=True):
+        if covariances is None:
+            covariances = [np.diag(variance) for variance in np.asarray(posterior.variance())]
+        laws = [
+            multivariate_normal(m, c) for m, c in zip(np.asarray(posterior.mean), covariances, strict=True)
+        ]
+        want = np.stack([law.logpdf(codes) for law in laws], axis=1)
+        np.testing.assert_allclose(posterior.log_prob_of_all(jnp.asarray(codes)), want, rtol=1e-4)
+        slope = jax.grad(lambda z, posterior=posterior: posterior.log_prob_of_all(z).sum())(
+            jnp.asarray(codes)
+        )
+        pulls = [np.linalg.solve(c, (law.mean - codes).T).T for law, c in zip(laws, covariances, strict=True)]
+        np.testing.assert_allclose(slope, np.sum(pulls, axis=0), rtol=1e-3, atol=1e-3)
+
+
 def test_divergences_are_what_quadrature_gives():
     diagonal, full, _ = gaussians(2)
     log_normal = multivariate_normal(np.zeros(2)).logpdf(GRID)

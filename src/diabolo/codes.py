@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 __all__ = [
     "DiagonalGaussian",
@@ -39,7 +39,8 @@ class DrawsCodes(Protocol):
 class Gaussians(Protocol):
     """Gaussians side by side, each with its own law.
 
-    `mean` is (n, n_components); `frame()` gives the map of unit noise, its inverse and the spreads between.
+    `mean` is (n, n_components); `frame()` gives the map of unit noise, its inverse and the spreads between. `log_prob`
+    takes a code for each Gaussian, `log_prob_of_all` any codes, each under every Gaussian.
     """
 
     mean: Array
@@ -47,6 +48,8 @@ class Gaussians(Protocol):
     def draw_one(self, key: Array) -> Array: ...
 
     def log_prob(self, codes: Array) -> Array: ...
+
+    def log_prob_of_all(self, codes: Array) -> Array: ...
 
     def variance(self) -> Array: ...
 
@@ -78,6 +81,13 @@ class DiagonalGaussian(eqx.Module):
         """Log-density of one code per row, (n_rows, n_components) to (n_rows,) nats."""
         white = (codes - self.mean) * jnp.exp(-self.log_scale)
         return -jnp.sum(0.5 * white**2 + self.log_scale + 0.5 * _LOG_TWO_PI, axis=-1)
+
+    def log_prob_of_all(self, codes: Array) -> Array:
+        """Log-density of every code under every Gaussian, (n_codes, n_components) to (n_codes, n) nats."""
+        distance = lax.platform_dependent(
+            codes, self.mean, jnp.exp(-self.log_scale), cpu=_by_component, default=_at_once
+        )
+        return -0.5 * distance - jnp.sum(self.log_scale + 0.5 * _LOG_TWO_PI, axis=-1)
 
     def variance(self) -> Array:
         """(n_rows, n_components)."""
@@ -113,6 +123,28 @@ class DiagonalGaussian(eqx.Module):
         n_rows, n_components = self.mean.shape
         axes = jnp.broadcast_to(jnp.eye(n_components), (n_rows, n_components, n_components))
         return axes, axes, jnp.exp(self.log_scale)
+
+
+def _at_once(codes: Array, mean: Array, root: Array) -> Array:
+    """Squared distances of all codes to all means, each component by its own measure: (n_codes, n)."""
+    return jnp.sum(((codes[:, None] - mean) * root) ** 2, axis=-1)
+
+
+def _by_component(codes: Array, mean: Array, root: Array) -> Array:
+    """The same: for 128 codes, 500 means and 40 components 2.6 ms of a processor with its gradient, at once 30."""
+
+    @jax.checkpoint
+    def add(total: Array, component: tuple[Array, Array, Array]) -> tuple[Array, None]:
+        code, centre, measure = component
+        return total + ((code[:, None] - centre) * measure) ** 2, None
+
+    start = jnp.zeros((len(codes), len(mean)), codes.dtype)
+    return lax.scan(add, start, (codes.T, mean.T, root.T))[0]
+
+
+def _one_by_one(parts: Gaussians, codes: Array) -> Array:
+    """Log-density of every code under every Gaussian, where their covariances are no diagonals."""
+    return jax.vmap(lambda code: parts.log_prob(jnp.broadcast_to(code, parts.mean.shape)))(codes)
 
 
 class FullGaussian(eqx.Module):
@@ -152,6 +184,10 @@ class FullGaussian(eqx.Module):
         """Log-density of one code per row, (n_rows, n_components) to (n_rows,) nats."""
         white = self._undone((codes - self.mean)[:, :, None])[:, :, 0] * jnp.exp(-self.log_scale)
         return -jnp.sum(0.5 * white**2 + self.log_scale + 0.5 * _LOG_TWO_PI, axis=-1)
+
+    def log_prob_of_all(self, codes: Array) -> Array:
+        """Log-density of every code under every Gaussian, (n_codes, n_components) to (n_codes, n) nats."""
+        return _one_by_one(self, codes)
 
     def variance(self) -> Array:
         """Of each component by itself: (n_rows, n_components)."""
@@ -211,6 +247,10 @@ class WhitenedGaussian(eqx.Module):
         white = jnp.einsum("nkl,nl->nk", self.whitener, codes - self.mean)
         log_peak = jnp.sum(jnp.log(jnp.diagonal(self.whitener, axis1=1, axis2=2)), axis=1)
         return log_peak - 0.5 * jnp.sum(white**2, axis=1) - 0.5 * self.mean.shape[1] * _LOG_TWO_PI
+
+    def log_prob_of_all(self, codes: Array) -> Array:
+        """Log-density of every code under every Gaussian, (n_codes, n_components) to (n_codes, n) nats."""
+        return _one_by_one(self, codes)
 
     def variance(self) -> Array:
         """(n, n_components)."""

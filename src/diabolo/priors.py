@@ -114,10 +114,7 @@ class Mixture(eqx.Module):
 
     def log_prob(self, codes: Array) -> Array:
         """(n, n_components) to (n,) nats."""
-        each = jax.vmap(lambda code: self.parts.log_prob(jnp.broadcast_to(code, self.parts.mean.shape)))(
-            codes
-        )
-        return jax.nn.logsumexp(each + jax.nn.log_softmax(self.logits), axis=1)
+        return jax.nn.logsumexp(self.parts.log_prob_of_all(codes) + jax.nn.log_softmax(self.logits), axis=1)
 
     def draw(self, key: Array, n: int) -> Array:
         """(n, n_components)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -21,6 +21,7 @@ from diabolo.deterministic import DeterministicModel
 from diabolo.engine import OnRound, Run, Schedule
 from diabolo.estimator import DiaboloEstimator
 from diabolo.joint import JointLikelihood
+from diabolo.likelihoods import Normal
 from diabolo.model import Decoder, Encoder, Model
 from diabolo.priors import Mixture
 from diabolo.table import Rows, Schema
@@ -64,7 +65,10 @@ class DenoisingModel(DeterministicModel):
         if self.corruption == "gaussian":
             noise = self.level * jax.random.normal(key, batch.values.shape)
             known = jnp.take(batch.observed, owner, axis=1)
-            return eqx.tree_at(lambda b: b.values, batch, jnp.where(known, batch.values + noise, 0.0))
+            for _, flags, _ in self._atoms():
+                noise = noise.at[:, flags].set(0.0)
+            moved = self._off_atoms(batch.values) + noise
+            return eqx.tree_at(lambda b: b.values, batch, jnp.where(known, moved, 0.0))
         key_which, key_what = jax.random.split(key)
         hit = batch.observed & jax.random.bernoulli(key_which, self.level, batch.observed.shape)
         if self.corruption == "masking":
@@ -79,6 +83,26 @@ class DenoisingModel(DeterministicModel):
         other = jnp.take_along_axis(batch.values, jnp.take(source, owner, axis=1), axis=0)
         values = jnp.where(jnp.take(hit, owner, axis=1), other, batch.values)
         return eqx.tree_at(lambda b: b.values, batch, values)
+
+    def encode(self, batch: Batch) -> dict[str, Array]:
+        if self.corruption == "gaussian":
+            batch = eqx.tree_at(lambda b: b.values, batch, self._off_atoms(batch.values))
+        return super().encode(batch)
+
+    def _off_atoms(self, values: Array) -> Array:
+        """Rows whose atoms are plain numbers: noise moves a value off its atom."""
+        for start, flags, places in self._atoms():
+            moved = values[:, start] + jnp.sum(values[:, flags] * places, axis=-1)
+            values = values.at[:, start].set(moved).at[:, flags].set(0.0)
+        return values
+
+    def _atoms(self) -> Iterator[tuple[np.ndarray, np.ndarray, Array]]:
+        """Of like columns with atoms: their first cells (n,), their flags (n, n_atoms), and the atoms' places."""
+        first = np.unique(self.likelihood.column_of_value, return_index=True)[1]
+        for law, columns in zip(self.likelihood.groups, self.likelihood.columns, strict=True):
+            if isinstance(law, Normal) and law.atoms.shape[-1]:
+                start = first[list(columns)]
+                yield start, start[:, None] + 1 + np.arange(law.atoms.shape[-1]), law.atoms
 
 
 def _extremes(batch: Batch, owner: np.ndarray, key: Array) -> Array:

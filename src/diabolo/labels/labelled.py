@@ -10,9 +10,10 @@ from jax import Array
 from diabolo.batches import Batch
 from diabolo.codes import DiagonalGaussian, Placed
 from diabolo.joint import JointLikelihood
-from diabolo.labels.model import LabelModel, Said, log_normal, placed, with_given
+from diabolo.labels.model import LabelModel, Said, placed, with_given
 from diabolo.model import Decoder, Encoder, Loss, State
 from diabolo.nets import Network
+from diabolo.priors import StandardNormal
 from diabolo.variational import gaussian
 
 __all__ = ["LabelledModel"]
@@ -87,7 +88,10 @@ class LabelledModel(LabelModel):
         return self.likelihood.assemble(*said)
 
     def log_prior(self, codes: dict[str, Array]) -> Array:
-        return log_normal(codes["style"]) + codes["label"] @ self.log_frequency
+        return (
+            StandardNormal(codes["style"].shape[1]).log_prob(codes["style"])
+            + codes["label"] @ self.log_frequency
+        )
 
     def draw_prior(
         self, key: Array, n: int, label: Array | None = None, is_known: Array | None = None

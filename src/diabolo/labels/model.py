@@ -16,7 +16,7 @@ from diabolo.model import CodeModel, Loss, State
 from diabolo.objectives import warm_up, weighted_mean
 from diabolo.variational import SHARES, WIDTHS
 
-__all__ = ["LabelModel", "Said", "log_normal", "placed", "with_given"]
+__all__ = ["LabelModel", "Said", "placed", "with_given"]
 
 _FLOOR = 0.05  # share of the draws whose label is the prior's: no label is without a chance
 
@@ -178,11 +178,6 @@ class LabelModel(CodeModel):
 def with_given(batch: Batch, given: Array) -> Batch:
     """The rows with other given cells."""
     return eqx.tree_at(lambda one: one.given, batch, given)
-
-
-def log_normal(codes: Array) -> Array:
-    """Log-density of N(0, I): (n_rows,) nats."""
-    return -0.5 * jnp.sum(codes**2 + jnp.log(2.0 * jnp.pi), axis=1)
 
 
 def placed(said: Said, groups: dict[str, Array], log_prior: Array) -> Placed:

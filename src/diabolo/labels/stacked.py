@@ -12,10 +12,11 @@ from jax import Array
 from diabolo.batches import Batch
 from diabolo.codes import DiagonalGaussian, Placed
 from diabolo.joint import JointLikelihood
-from diabolo.labels.model import LabelModel, Said, log_normal, placed, with_given
+from diabolo.labels.model import LabelModel, Said, placed, with_given
 from diabolo.model import Decoder, Encoder, Loss, Phase, State
 from diabolo.nets import MLP
 from diabolo.objectives import weighted_mean
+from diabolo.priors import StandardNormal
 from diabolo.variational import gaussian
 
 __all__ = ["StackedModel"]
@@ -139,7 +140,11 @@ class StackedModel(LabelModel):
     def log_prior(self, codes: dict[str, Array]) -> Array:
         made = self.made(codes["style"], codes["label"])
         of_label = codes["label"] @ self.log_frequency
-        return log_normal(codes["style"]) + of_label + made.log_prob(codes["features"])
+        return (
+            StandardNormal(codes["style"].shape[1]).log_prob(codes["style"])
+            + of_label
+            + made.log_prob(codes["features"])
+        )
 
     def draw_prior(
         self, key: Array, n: int, label: Array | None = None, is_known: Array | None = None

@@ -1,0 +1,300 @@
+"""Published numbers: test nats on the fixed binarized MNIST, beside the papers'.
+
+    python benchmarks/published.py                  the rows and their state
+    python benchmarks/published.py vae --seed 0     train and test one row; what is done is not done again
+    python benchmarks/published.py --table          the table of docs/results.md
+
+The data folder is named by DIABOLO_DATA. A row may be stopped at any time: the estimator is saved every two minutes
+under benchmarks/results/, which git ignores, and the same command goes on from there. Numbers are kept, one file per
+row and seed, under benchmarks/published/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax import Array
+
+import diabolo
+from diabolo import IWAE, VAE
+from diabolo.keys import children, host_generator
+from diabolo.nets import Linear
+
+HERE = Path(__file__).parent
+NUMBERS, UNDER_WAY, PAGE = HERE / "published", HERE / "results", HERE.parent / "docs" / "results.md"
+DATA = Path(os.environ.get("DIABOLO_DATA", "data")) / "images" / "binarized_mnist.npz"
+N_DRAWS, N_FEW = 5000, 250
+SAVE_EVERY = 120.0  # seconds of training
+TOGETHER = 100  # test rows between two saves
+
+# Named one by one: a kind for all columns at once would leave the 97 pixels alone that are blank in all training rows,
+# and the five test rows with ink there would have no density.
+KINDS = {f"x{i}": "binary" for i in range(784)}
+
+
+class Gated(eqx.Module):
+    """Two gated layers, h(x) · sigmoid(g(x)), and an affine one (Tomczak & Welling 2018, section 5)."""
+
+    hidden: tuple[Linear, ...]
+    last: Linear
+
+    def __init__(self, n_inputs: int, n_outputs: int, key: Array, n_hidden: int = 300) -> None:
+        rng = host_generator(children(key, 1)[0])
+        # side by side, h and g are one matrix product; the gate, half open at the start, takes away half the scale
+        self.hidden = tuple(Linear(n, 2 * n_hidden, rng, 2.0) for n in (n_inputs, n_hidden))
+        self.last = Linear(n_hidden, n_outputs, rng)
+
+    def __call__(self, row: Array) -> Array:
+        for layer in self.hidden:
+            value, gate = jax.numpy.split(layer(row), 2)
+            row = value * jax.nn.sigmoid(gate)
+        return self.last(row)
+
+
+class Row(NamedTuple):
+    """A member with its setting, and what it is compared with.
+
+    `paper` and `floor` are test nats per image, with the sign turned: smaller is better. `n_passes` over the 50,000
+    training rows follow a cosine from `learning_rate` to zero, each at one rate.
+    """
+
+    what: str
+    source: str
+    paper: float
+    floor: float
+    make: Callable[..., Any]
+    n_passes: int
+    learning_rate: float
+    batch_size: int
+    network: Callable[..., Any] | None = None
+
+    def rate(self, n_done: int) -> float:
+        """The learning rate of the next pass, the cosine's value in its middle."""
+        return self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * (n_done + 0.5) / self.n_passes))
+
+
+def _burda(member: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    def make(**more: Any) -> Any:
+        return member(50, hidden_layer_sizes=(200, 200), activation="tanh", kinds=KINDS, **options, **more)
+
+    return make
+
+
+def _vamp(**more: Any) -> Any:
+    return VAE(40, network=Gated, prior="vamp", n_prior=500, kinds=KINDS, **more)
+
+
+BURDA = "Burda et al. 2016, arXiv:1509.00519"
+TOMCZAK = "Tomczak & Welling 2018, arXiv:1705.07120"
+ROWS = {
+    "vae": Row("VAE, 2 x 200 tanh, 50 codes", BURDA, 88.71, 89.5, _burda(VAE), 60, 2e-3, 32),
+    "iwae50": Row(
+        "IWAE, 50 draws, 2 x 200 tanh, 50 codes", BURDA, 87.10, 88.5, _burda(IWAE, n_draws=50), 14, 1.5e-3, 32
+    ),
+    "vamp": Row(
+        "VAE, VampPrior of 500, 2 x 300 gated, 40 codes", TOMCZAK, 85.57, 87.0, _vamp, 50, 1.5e-3, 128, Gated
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("row", nargs="?", choices=ROWS)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--deep-rows", type=int, default=1000, help="test rows that get all 5,000 draws")
+    parser.add_argument("--table", action="store_true", help="write the table of docs/results.md")
+    asked = parser.parse_args()
+    if asked.table:
+        return write_table()
+    if asked.row is None:
+        return say_state()
+    if not DATA.is_file():
+        sys.exit(f"skipped: no {DATA}; name the folder of the data sets in DIABOLO_DATA")
+    run(asked.row, asked.seed, asked.deep_rows)
+
+
+def run(name: str, seed: int, n_deep: int) -> None:
+    """Train and test one row, or go on with it."""
+    target = NUMBERS / f"{name}-{seed}.json"
+    if target.is_file():
+        print(f"{target.name} is there: nothing to do")
+        return
+    NUMBERS.mkdir(exist_ok=True)
+    UNDER_WAY.mkdir(exist_ok=True)
+    parts = np.load(DATA)
+    train, valid, test = (parts[f"x_{part}"].reshape(-1, 784) for part in ("train", "valid", "test"))
+    estimator, spent = learn(name, seed, train, valid)
+    measured = measure(estimator, test, n_deep, UNDER_WAY / f"{name}-{seed}-test.npz")
+    row = ROWS[name]
+    numbers = {
+        "row": name,
+        "what": row.what,
+        "seed": seed,
+        "n_passes": row.n_passes,
+        "n_steps": estimator.n_steps_,
+        "batch_size": row.batch_size,
+        "learning_rate": row.learning_rate,
+        "training_minutes": round(spent["seconds"] / 60, 1),
+        "processor_minutes": round(spent["processor"] / 60, 1),
+        "training_loss": round(estimator.loss_curve_[-1], 3),
+        **measured,
+        "processor": f"{_processor()}, {os.cpu_count()} cores, load {os.getloadavg()[2]:.1f} at the end",
+        "device": jax.default_backend(),
+        "commit": subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE
+        ).stdout.strip(),
+        "versions": {"diabolo": diabolo.__version__, "jax": jax.__version__},
+        "date": datetime.date.today().isoformat(),
+    }
+    target.write_text(json.dumps(numbers, indent=1) + "\n")
+    print(json.dumps(numbers, indent=1))
+
+
+def learn(name: str, seed: int, train: np.ndarray, valid: np.ndarray) -> tuple[Any, dict[str, float]]:
+    """The trained estimator, and the seconds it took, its own earlier stretches included."""
+    row, path = ROWS[name], UNDER_WAY / f"{name}-{seed}.safetensors"
+    clock = path.with_suffix(".json")
+    spent = {"seconds": 0.0, "processor": 0.0}
+    estimator = row.make(batch_size=row.batch_size, random_state=seed)
+    if path.is_file():
+        estimator, spent = diabolo.load(path, network=row.network), json.loads(clock.read_text())
+    per_pass = -(-len(train) // row.batch_size)
+    n_done = estimator.n_steps_ // per_pass if path.is_file() else 0
+    print(
+        f"{name}: {row.what}; seed {seed}, {row.n_passes} passes of {per_pass} steps, {n_done} done",
+        flush=True,
+    )
+    since = 0.0
+    while n_done < row.n_passes:
+        start = time.perf_counter(), time.process_time()
+        estimator.set_params(learning_rate=row.rate(n_done)).partial_fit(train)
+        n_done += 1
+        seconds = time.perf_counter() - start[0]
+        spent["seconds"] += seconds
+        spent["processor"] += time.process_time() - start[1]
+        since += seconds
+        if since > SAVE_EVERY or n_done == row.n_passes:
+            since = 0.0
+            estimator.save(path)
+            clock.write_text(json.dumps(spent))
+            watch(estimator, n_done, spent["seconds"], train, valid)
+    return estimator, spent
+
+
+def watch(estimator: Any, n_done: int, seconds: float, train: np.ndarray, valid: np.ndarray) -> None:
+    """Say how it goes: the training bound, and nats of a few training and validation rows."""
+    nats = [float(-estimator.log_density(part[:400], n_draws=200).values.mean()) for part in (train, valid)]
+    last = estimator.loss_curve_[-1]
+    print(
+        f"pass {n_done}, {seconds / 60:.1f} min: loss {last:.2f}; 200 draws: {nats[0]:.2f} of training rows, "
+        f"{nats[1]:.2f} of validation rows",
+        flush=True,
+    )
+
+
+def measure(estimator: Any, test: np.ndarray, n_deep: int, path: Path) -> dict[str, float]:
+    """Test nats, sign turned: all rows with few draws, and a random part of them with all draws.
+
+    The few draws' mean over all rows, less the mean gain of the part (Cochran 1977, section 7.2, with a slope of one),
+    because rows differ from each other by ten times what draws add to one of them. With every row in the part it is the
+    plain mean. `of_part` is what the part leaves open (a standard error), `of_rows` what 10,000 rows do.
+    """
+    test = test[np.random.default_rng(0).permutation(len(test))]  # the file is sorted by digit
+    deep, seconds = np.zeros((3, 0)), 0.0
+    if path.is_file():
+        with np.load(path) as before:
+            deep, seconds = before["deep"], float(before["seconds"])
+    while deep.shape[1] < n_deep:
+        start = time.perf_counter()
+        reading = estimator.log_density(test[deep.shape[1] :][:TOGETHER], n_draws=N_DRAWS)
+        new = np.stack([reading.values, reading.standard_error, reading.pareto_k])
+        deep = np.concatenate([deep, new], axis=1)
+        seconds += time.perf_counter() - start
+        np.savez(path, deep=deep, seconds=seconds)
+        print(f"{deep.shape[1]} test rows, {seconds / 60:.1f} min: {-deep[0].mean():.3f}", flush=True)
+    start = time.perf_counter()
+    few = estimator.log_density(test, n_draws=N_FEW).values
+    seconds += time.perf_counter() - start
+    values, error, tail = deep[:, :n_deep]
+    gain, n_rows = values - few[:n_deep], len(test)
+    of_part = gain.std(ddof=1) / math.sqrt(n_deep) * math.sqrt(1.0 - n_deep / n_rows)
+    return {
+        "test_nats": round(float(-few.mean() - gain.mean()), 3),
+        "of_part": round(float(of_part), 3),
+        "of_rows": round(float(few.std(ddof=1) / math.sqrt(n_rows)), 3),
+        "n_draws": N_DRAWS,
+        "n_deep": n_deep,
+        "nats_of_few_draws": round(float(-few.mean()), 3),
+        "n_few": N_FEW,
+        "monte_carlo_error": round(float(np.sqrt(np.mean(error**2))), 3),  # of one row, root mean square
+        "share_heavy_tails": round(float(np.mean(tail > 0.7)), 3),  # of rows: their error cannot be trusted
+        "test_minutes": round(seconds / 60, 1),
+    }
+
+
+def results() -> dict[str, list[dict[str, Any]]]:
+    """What is done, by row, in order of seeds."""
+    done: dict[str, list[dict[str, Any]]] = {name: [] for name in ROWS}
+    for path in sorted(NUMBERS.glob("*.json")):
+        numbers = json.loads(path.read_text())
+        done[numbers["row"]].append(numbers)
+    return done
+
+
+def say_state() -> None:
+    """One line per row."""
+    for name, done in results().items():
+        row = ROWS[name]
+        seeds = ", ".join(f"{one['test_nats']:.2f} (seed {one['seed']})" for one in done) or "not run"
+        print(f"{name:8} {row.what}; paper {row.paper:.2f}, floor {row.floor:.1f}: {seeds}")
+
+
+def write_table() -> None:
+    """Put the table between the marks of docs/results.md."""
+    lines = [
+        "| member | paper | to reach | test nats | seeds | steps of rows | minutes (of processor) | reached |",
+        "|---|---:|---:|---:|---|---:|---:|---|",
+    ]
+    for name, done in results().items():
+        row = ROWS[name]
+        if not done:
+            lines.append(f"| {row.what} | {row.paper:.2f} | {row.floor:.1f} | not run | | | | |")
+            continue
+        nats = np.array([one["test_nats"] for one in done])
+        spread = f" ± {nats.std(ddof=1):.2f}" if len(nats) > 1 else ""
+        seeds = ", ".join(f"{one['seed']}: {one['test_nats']:.2f}" for one in done)
+        wall, busy = (np.mean([one[f"{of}_minutes"] for one in done]) for of in ("training", "processor"))
+        steps = f"{done[0]['n_steps']:,} of {done[0]['batch_size']}"
+        reached = "yes" if nats.mean() <= row.floor else "no"
+        lines.append(
+            f"| {row.what} | {row.paper:.2f} | {row.floor:.1f} | {nats.mean():.2f}{spread} | {seeds} "
+            f"| {steps} | {wall:.0f} ({busy:.0f}) | {reached} |"
+        )
+    before, rest = PAGE.read_text().split("<!-- table -->\n")[0], PAGE.read_text().split("<!-- end -->\n")[1]
+    PAGE.write_text(before + "<!-- table -->\n" + "\n".join(lines) + "\n<!-- end -->\n" + rest)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+if __name__ == "__main__":
+    main()
