@@ -16,7 +16,7 @@ import sys
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -238,16 +238,20 @@ def watched(run: Callable[[], dict]) -> dict:
     return found | {"seconds": round(time.perf_counter() - start, 2), "warnings": list(said)}
 
 
-def collect(part: str, fresh: bool) -> list[dict]:
-    """Run what is not yet written down; one JSON line per task."""
+def collect(
+    part: str, tasks: Iterable[tuple[dict, Callable[[], dict]]], fresh: bool, only_written: bool = False
+) -> list[dict]:
+    """Run what is not yet written down, unless only that is wanted; one JSON line per task."""
     path = HERE / "results" / f"{part}.jsonl"
     path.parent.mkdir(exist_ok=True)
     if fresh:
         path.unlink(missing_ok=True)
     done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     lines = []
-    for key, run in PARTS[part][0]():
+    for key, run in tasks:
         line = next((d for d in done if d.items() >= key.items()), None)
+        if line is None and only_written:
+            continue
         if line is None:
             line = key | watched(run)
             with path.open("a") as file:
@@ -269,7 +273,7 @@ def main() -> None:
     for part in options.parts or PARTS:
         if part not in PARTS:
             parser.error(f"unknown part {part!r}; known: {', '.join(PARTS)}")
-        lines = collect(part, options.fresh)
+        lines = collect(part, PARTS[part][0](), options.fresh)
         PARTS[part][1](lines)
         failed = [line for line in lines if "failure" in line]
         for line in failed:
