@@ -101,9 +101,9 @@ def _vamp(**more: Any) -> Any:
 BURDA = "Burda et al. 2016, arXiv:1509.00519"
 TOMCZAK = "Tomczak & Welling 2018, arXiv:1705.07120"
 ROWS = {
-    "vae": Row("VAE, 2 x 200 tanh, 50 codes", BURDA, 88.71, 89.5, _burda(VAE), 60, 2e-3, 32),
+    "vae": Row("VAE, 2 x 200 tanh, 50 codes", BURDA, 88.71, 89.5, _burda(VAE), 240, 2e-3, 128),
     "iwae50": Row(
-        "IWAE, 50 draws, 2 x 200 tanh, 50 codes", BURDA, 87.10, 88.5, _burda(IWAE, n_draws=50), 14, 1.5e-3, 32
+        "IWAE, 50 draws, 2 x 200 tanh, 50 codes", BURDA, 87.10, 88.5, _burda(IWAE, n_draws=50), 60, 1e-3, 32
     ),
     "vamp": Row(
         "VAE, VampPrior of 500, 2 x 300 gated, 40 codes", TOMCZAK, 85.57, 87.0, _vamp, 50, 1.5e-3, 128, Gated
@@ -164,14 +164,17 @@ def run(name: str, seed: int, n_deep: int) -> None:
     print(json.dumps(numbers, indent=1))
 
 
-def learn(name: str, seed: int, train: np.ndarray, valid: np.ndarray) -> tuple[Any, dict[str, float]]:
+def learn(name: str, seed: int, train: np.ndarray, valid: np.ndarray) -> tuple[Any, dict[str, Any]]:
     """The trained estimator, and the seconds it took, its own earlier stretches included."""
     row, path = ROWS[name], UNDER_WAY / f"{name}-{seed}.safetensors"
     clock = path.with_suffix(".json")
-    spent = {"seconds": 0.0, "processor": 0.0}
+    setting = [row.n_passes, row.learning_rate, row.batch_size]
+    spent = {"seconds": 0.0, "processor": 0.0, "setting": setting}
     estimator = row.make(batch_size=row.batch_size, random_state=seed)
     if path.is_file():
         estimator, spent = diabolo.load(path, network=row.network), json.loads(clock.read_text())
+        if spent.setdefault("setting", setting) != setting:
+            sys.exit(f"{path} was begun with another setting, {spent['setting']}: move it away to start anew")
     per_pass = -(-len(train) // row.batch_size)
     n_done = estimator.n_steps_ // per_pass if path.is_file() else 0
     print(
