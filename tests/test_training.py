@@ -604,7 +604,8 @@ def test_a_second_fit_and_any_number_of_rows_compile_nothing(name):
     X = points()
     first = CASES[name]().fit(X)
     first.transform(X), first.score_samples(X), first.reconstruct(X), first.sample(5)
-    first.inverse_transform(np.zeros((5, 2)))
+    width = first.model_.n_components
+    first.inverse_transform(np.zeros((5, width)))
     other = np.random.default_rng(9).normal(size=X.shape) * [1.0, 10.0, 0.1, 3.0]
     with compilations() as compiled:
         jax.jit(lambda x: x + float(len(compiled)))(1.0)
@@ -612,7 +613,7 @@ def test_a_second_fit_and_any_number_of_rows_compile_nothing(name):
         second = CASES[name](random_state=7, learning_rate=0.01).fit(other)
         for n_rows in (1, 5, 64, 65, 400):
             second.transform(other[:n_rows]), second.score_samples(other[:n_rows])
-            second.reconstruct(other[:n_rows]), second.inverse_transform(np.zeros((n_rows, 2)))
+            second.reconstruct(other[:n_rows]), second.inverse_transform(np.zeros((n_rows, width)))
             second.sample(n_rows)
         longer = np.repeat(other, 11, axis=0)
         second.transform(longer), second.reconstruct(longer)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import importlib
 import inspect
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import diabolo
 from diabolo.checks import nearest, refuse
 from diabolo.cli.inputs import counted, kinds_line
+from diabolo.cli.options import FAMILIES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,16 +20,6 @@ if TYPE_CHECKING:
     from diabolo.files import FileTable
 
 __all__ = ["columns_said", "columns_said_already", "learned_columns", "made", "set_aside_rows"]
-
-FAMILIES = {
-    "vae": ("diabolo.families.vae", "VAE"),
-    "autoencoder": ("diabolo.families.autoencoder", "Autoencoder"),
-    "denoising": ("diabolo.families.denoising", "DenoisingAutoencoder"),
-    "iwae": ("diabolo.families.iwae", "IWAE"),
-    "hierarchical": ("diabolo.families.hierarchical", "HierarchicalVAE"),
-    "conditional": ("diabolo.families.conditional", "ConditionalVAE"),
-}
-
 
 FEWEST = 30  # of fewer rows none is set aside
 SHARE, LEAST, MOST = 0.1, 50, 5000  # of the rows, but at least so many and no more than so many
@@ -39,8 +30,8 @@ def made(family: str, settings: list[str], kinds: list[str], seed: int) -> Any:
     """The estimator that the options describe."""
     if family not in FAMILIES:
         raise refuse("--family", got=repr(family), want="a family", fix=nearest(family, FAMILIES))
-    module, name = FAMILIES[family]
-    estimator = getattr(importlib.import_module(module), name)
+    name = FAMILIES[family]
+    estimator = getattr(diabolo, name)
     known = list(inspect.signature(estimator).parameters)
     params: dict[str, Any] = {"random_state": seed}
     for setting in settings:

@@ -11,6 +11,7 @@ import typer
 from diabolo.cli.console import Verbs
 
 __all__ = [
+    "FAMILIES",
     "LEARN",
     "READ",
     "SHOW",
@@ -95,8 +96,15 @@ Kinds = Annotated[
 Exclude = Annotated[
     list[str] | None, typer.Option(metavar="COLUMN", help="Leave a column out.", show_default=False)
 ]
-Family = Annotated[
-    str, typer.Option(metavar="NAME", help="vae, iwae, hierarchical, conditional, autoencoder or denoising.")
-]
+# Their names in `diabolo`, which imports them when they are asked for.
+FAMILIES = {
+    "vae": "VAE",
+    "iwae": "IWAE",
+    "hierarchical": "HierarchicalVAE",
+    "conditional": "ConditionalVAE",
+    "autoencoder": "Autoencoder",
+    "denoising": "DenoisingAutoencoder",
+}
+Family = Annotated[str, typer.Option(metavar="NAME", help=f"One of {', '.join(FAMILIES)}.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but refusals.")]
 LEARN, READ, SHOW = "Learn", "Read", "Show"

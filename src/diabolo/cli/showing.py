@@ -24,6 +24,7 @@ from diabolo.cli.inputs import (
 )
 from diabolo.cli.learning import columns_said, columns_said_already, learned_columns, made, set_aside_rows
 from diabolo.cli.options import (
+    FAMILIES,
     SHOW,
     Data,
     Exclude,
@@ -173,9 +174,7 @@ def compare(
     data: Data,
     family: Annotated[
         str,
-        typer.Option(
-            metavar="NAME,NAME", help="Of vae, iwae, hierarchical, conditional, autoencoder and denoising."
-        ),
+        typer.Option(metavar="NAME,NAME", help=f"Some of {', '.join(FAMILIES)}."),
     ] = "vae,autoencoder",
     settings: Settings = None,
     kinds: Kinds = None,
