@@ -179,7 +179,10 @@ def some_labels(label: np.ndarray, n_labels: int, seed: int) -> np.ndarray:
 
 
 def first(train: np.ndarray, few: np.ndarray) -> tuple[SemiSupervisedVAE, dict[str, Any]]:
-    """M1 and what it took, trained unless it is there already. The labels only give the networks their widths."""
+    """M1 and what it took, trained unless it is there already.
+
+    Its loss has no label in it; labels only say which rows are in every batch, and weights make up for that.
+    """
     clock = M1.with_suffix(".json")
     setting = {key: value for key, value in (NETWORKS | FIRST).items() if key != "kinds"}
     setting = json.loads(json.dumps(setting))
