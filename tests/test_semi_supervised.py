@@ -151,6 +151,45 @@ def test_the_first_phase_leaves_the_labels_networks_and_the_second_the_features(
     assert model.best_validation_score_ == max(model.validation_scores_[-max(n_second, 1) :])
 
 
+def test_under_every_class_m2_starts_at_the_prior_of_m1():
+    X, model = rows()[0], trained(stacked=True)
+    fresh = model.build(model.schema_, jax.random.key(0))
+    style, truth = jnp.asarray([[-2.0], [0.0], [3.0]]), multivariate_normal(np.zeros(3)).logpdf(X[:3])
+    for c in range(3):
+        made = fresh.made(style, jnp.broadcast_to(jnp.eye(3)[c], (3, 3)))
+        np.testing.assert_allclose(made.log_prob(jnp.asarray(X[:3], jnp.float32)), truth, rtol=1e-5)
+
+
+def test_each_class_has_its_own_networks():
+    model = trained(stacked=True).model_
+    style, key = jnp.linspace(-2.0, 2.0, 5)[:, None], jax.random.key(1)
+    features = jax.random.normal(key, (5, 3))
+    bounds = model.bounds(features, key)
+    for c in range(3):
+        own = lambda network, c=c: jax.tree.map(lambda leaf: leaf[c], network)  # noqa: E731
+        said = jax.vmap(own(model.inner))(features)
+        np.testing.assert_allclose(model.styles(features).mean[c], said[:, :1], atol=1e-5)
+        made = model.made(style, jnp.broadcast_to(jnp.eye(3)[c], (5, 3)))
+        np.testing.assert_allclose(made.mean, jax.vmap(own(model.outer))(style)[:, :3], atol=1e-5)
+        drawn = jax.tree.map(lambda leaf, c=c: leaf[c], model.styles(features))
+        own_made = model.made(drawn.draw_one(key), jnp.broadcast_to(jnp.eye(3)[c], (5, 3)))
+        of_class = own_made.log_prob(features) - drawn.to_normal() + model.log_frequency[c]
+        np.testing.assert_allclose(bounds[:, c], of_class, atol=1e-4)
+
+
+def test_together_m1_learns_the_law_that_it_lacked_alone():
+    X, label = rows()
+    y = np.where(np.arange(N_ROWS) % 20 == 0, label, -1)
+    options = trained(stacked=True).get_params() | {"shares": (3, 2, 5)}
+    both = SemiSupervisedVAE(**options).fit(X, y)
+    assert [phase.name for phase in both.model_.plan()] == ["features", "labels", "both"]
+    held = rows(1)[0][:200]
+    apart = trained(stacked=True).log_density(held, n_draws=512).values
+    assert np.mean(both.log_density(held, n_draws=512).values - apart) > 0.5
+    with pytest.raises(InputError, match=r"parameter 'shares': got .*; expected three numbers"):
+        SemiSupervisedVAE(**options | {"shares": (1, 0)}).fit(X, y)
+
+
 def test_few_labels_are_in_every_batch_are_never_set_aside_and_count_once():
     values = np.arange(200, dtype=np.float32)[:, None]
     scarce = np.arange(200) % 50 == 0

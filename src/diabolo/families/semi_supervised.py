@@ -15,7 +15,7 @@ from diabolo.checks import InputError, OneOf, Range, refuse
 from diabolo.columns import Categorical
 from diabolo.estimator import DiaboloEstimator
 from diabolo.keys import children
-from diabolo.labels import LabelledModel, StackedModel
+from diabolo.labels import LabelledModel, StackedModel, side_by_side, starting_at_zero
 from diabolo.model import Encoder
 from diabolo.nets import MLP
 from diabolo.table import Schema
@@ -42,6 +42,7 @@ class SemiSupervisedVAE(ClassifierMixin, DiaboloEstimator):
     n_components : width of the style; "auto" is half the encoded width, between 2 and 16
     stacked : False is M2; True is M1 + M2: first a VAE of the rows, then M2 on its code, which needs fewer labels
     n_features : width of M1's code, where stacked; "auto" as for n_components
+    shares : where stacked, how the steps are shared out: M1 alone, M2 on its codes, both together
     alpha : weight of the classifier's mean cross-entropy over labelled rows, beside the mean bound of all rows. The
         paper has 0.1; on 100 labelled digits 0.1, 1, 10 and 30 gave 63, 80, 96 and 95 % of right answers
     hidden_layer_sizes : widths of the hidden layers of encoder and classifier, the decoder's in reverse; "auto" suits
@@ -97,6 +98,7 @@ class SemiSupervisedVAE(ClassifierMixin, DiaboloEstimator):
         "dispersion": DiaboloEstimator._dispersions,
         "stacked": [bool, np.bool_],
         "n_features": [OneOf("auto"), Range(1, whole=True)],
+        "shares": [tuple, list, np.ndarray],
         "alpha": [Range(0.0)],
         "label_layer_sizes": DiaboloEstimator._constraints["hidden_layer_sizes"],
         "warm_up": [Range(0.0, 1.0)],
@@ -108,6 +110,7 @@ class SemiSupervisedVAE(ClassifierMixin, DiaboloEstimator):
         *,
         stacked=False,
         n_features="auto",
+        shares=(0.5, 0.5, 0.0),
         alpha=10.0,
         hidden_layer_sizes="auto",
         label_layer_sizes="auto",
@@ -132,6 +135,7 @@ class SemiSupervisedVAE(ClassifierMixin, DiaboloEstimator):
         self.n_components = n_components
         self.stacked = stacked
         self.n_features = n_features
+        self.shares = shares
         self.alpha = alpha
         self.hidden_layer_sizes = hidden_layer_sizes
         self.label_layer_sizes = label_layer_sizes
@@ -178,9 +182,20 @@ class SemiSupervisedVAE(ClassifierMixin, DiaboloEstimator):
         return StackedModel(
             **fields,
             **facts,
+            shares=_shares(self.shares),
             classifier=MLP(width, n_classes, hidden, self.activation, key_classes),
-            inner=MLP(width + n_classes, 2 * style, hidden, self.activation, key_inner),
-            outer=MLP(style + n_classes, 2 * width, hidden[::-1], self.activation, key_outer),
+            inner=side_by_side(
+                [
+                    MLP(width, 2 * style, hidden, self.activation, key)
+                    for key in children(key_inner, n_classes)
+                ]
+            ),
+            outer=side_by_side(
+                [
+                    starting_at_zero(MLP(style, 2 * width, hidden[::-1], self.activation, key))
+                    for key in children(key_outer, n_classes)
+                ]
+            ),
         )
 
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None) -> Self:
@@ -259,6 +274,16 @@ class SemiSupervisedVAE(ClassifierMixin, DiaboloEstimator):
         given = np.zeros((n_rows, self.schema_.given_width), np.float32)
         given[:, -1] = 1.0
         return given
+
+
+def _shares(shares: Any) -> tuple[float, float, float]:
+    """Three shares that sum to one."""
+    parts = tuple(shares)
+    if len(parts) != 3 or any(part not in Range(0.0) for part in parts) or not sum(parts):
+        want = "three numbers at least 0, not all of them 0"
+        raise refuse("parameter 'shares'", got=f"{shares!r}", want=want)
+    of_features, of_labels, of_both = (float(part) / float(sum(parts)) for part in parts)
+    return of_features, of_labels, of_both
 
 
 def _as_labels(schema: Schema) -> tuple[np.ndarray, np.ndarray]:

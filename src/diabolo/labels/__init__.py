@@ -2,6 +2,6 @@
 
 from diabolo.labels.labelled import LabelledModel
 from diabolo.labels.model import LabelModel
-from diabolo.labels.stacked import StackedModel
+from diabolo.labels.stacked import StackedModel, side_by_side, starting_at_zero
 
-__all__ = ["LabelModel", "LabelledModel", "StackedModel"]
+__all__ = ["LabelModel", "LabelledModel", "StackedModel", "side_by_side", "starting_at_zero"]

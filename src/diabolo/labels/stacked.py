@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import Array
+import numpy as np
+from jax import Array, lax
 
 from diabolo.batches import Batch
 from diabolo.codes import DiagonalGaussian, Placed
@@ -19,16 +21,20 @@ from diabolo.objectives import weighted_mean
 from diabolo.priors import StandardNormal
 from diabolo.variational import gaussian
 
-__all__ = ["StackedModel"]
+__all__ = ["StackedModel", "side_by_side", "starting_at_zero"]
 
 
 class StackedModel(LabelModel):
     """M1 + M2: a VAE's code of the row is what label and style make.
 
     ```
-    x ─▶ encoder ─▶ q(h | x) ─▶ h ─▶ classifier ─▶ q(y | h)     h, y ─▶ inner ─▶ q(z | h, y) ─▶ z
-    log p(x | h) ◀─ decoder ◀── h ◀──────────────── N(mean, scale) ◀─ outer ◀─ y, z
+    x ─▶ encoder ─▶ q(h | x) ─▶ h ─▶ classifier ─▶ q(y | h)     h ─▶ inner of y ─▶ q(z | h, y) ─▶ z
+    log p(x | h) ◀─ decoder ◀── h ◀──────────── N(mean, scale) ◀─ outer of y ◀─ z
     ```
+
+    A departure from the paper, whose networks of M2 have the label as an input: here each class has its own.
+    `inner` and `outer` hold them side by side, (n_classes, ...) at every leaf. Under every class p(h | y, z) starts at
+    M1's prior, N(0, I), so that what M2 says of a class it has learned from rows, and not from its first weights.
     """
 
     likelihood: JointLikelihood
@@ -41,11 +47,17 @@ class StackedModel(LabelModel):
     alpha: Array
     warm: Array
     code_widths: tuple[tuple[str, int], ...] = eqx.field(static=True)
+    shares: tuple[float, float, float] = eqx.field(static=True)
 
     def plan(self) -> tuple[Phase, ...]:
-        """M1 first, and then M2 on its codes, while M1 stays as it is."""
-        first = Phase("features", "feature_loss", "feature_part", 0.5, "feature_bound")
-        return first, Phase("labels", trainable="label_part", share=0.5)
+        """M1 first, then M2 on its codes, while M1 stays as it is, then both; what has no share is left out."""
+        of_features, of_labels, of_both = self.shares
+        phases = (
+            Phase("features", "feature_loss", "feature_part", of_features, "feature_bound"),
+            Phase("labels", trainable="label_part", share=of_labels),
+            Phase("both", "whole_loss", share=of_both),
+        )
+        return tuple(phase for phase in phases if phase.share > 0.0)
 
     def feature_part(self) -> Self:
         """What the first phase trains."""
@@ -72,23 +84,21 @@ class StackedModel(LabelModel):
 
     def styles(self, features: Array) -> DiagonalGaussian:
         """q(z | h, y) under every label: leaves (n_classes, n_rows, width)."""
-        return jax.vmap(lambda label: gaussian(_with_each(self.inner, features, label)))(
-            jnp.eye(self.n_classes)
-        )
+        return gaussian(jax.vmap(_answers, in_axes=(0, None))(self.inner, features))
 
     def made(self, style: Array, label: Array) -> DiagonalGaussian:
         """p(h | y, z), label (n_rows, n_classes)."""
-        return gaussian(jax.vmap(self.outer)(jnp.concatenate([style, label], axis=1)))
+        each = jax.vmap(_answers, in_axes=(0, None))(self.outer, style)  # (n_classes, n_rows, 2 width)
+        return gaussian(jnp.einsum("nc,cnk->nk", label, each))
 
     def bounds(self, features: Array, key: Array, weight: Array | float = 1.0) -> Array:
         """L(h, y) for every y, with the same noise: (n_rows, n_classes) nats."""
 
-        def under(label: Array, style: DiagonalGaussian) -> Array:
-            labels = jnp.broadcast_to(label, (len(features), self.n_classes))
-            made = self.made(style.draw_one(key), labels)
+        def under(outer: MLP, style: DiagonalGaussian) -> Array:
+            made = gaussian(_answers(outer, style.draw_one(key)))
             return made.log_prob(features) - weight * style.to_normal()
 
-        each = jax.vmap(under, out_axes=1)(jnp.eye(self.n_classes), self.styles(features))
+        each = jax.vmap(under, out_axes=1)(self.outer, self.styles(features))
         return each + self.log_frequency
 
     def feature_loss(self, batch: Batch, key: Array, state: State) -> Loss:
@@ -117,12 +127,27 @@ class StackedModel(LabelModel):
         bounds = self.bounds(features, key_styles, self.warmed(state))
         return self.label_loss(*self.objective(bounds, self.log_classes(features), batch.given), batch, state)
 
+    def whole_loss(self, batch: Batch, key: Array, state: State) -> Loss:
+        """The whole model's loss: M1's, with M2 for its prior, and M2's; nothing is warmed up a second time.
+
+        The classifier's gradient ends at the code: a hundred labels would soon be learned by heart by all of M1.
+        """
+        key_features, key_styles = jax.random.split(key)
+        features, rest = self._drawn(batch, key_features)
+        log_classes = self.log_classes(lax.stop_gradient(features))
+        bound, log_label = self.objective(self.bounds(features, key_styles), log_classes, batch.given)
+        return self.label_loss(rest + bound, log_label, batch, state)
+
+    def _drawn(self, batch: Batch, key: Array) -> tuple[Array, Array]:
+        """A code of each row from q(h | x), and log p(x | h) - log q(h | x) of it, (n_rows,) nats."""
+        said = self.said(batch)
+        features = said.draw_one(key)
+        return features, self._log_row(batch, features) - said.log_prob(features)
+
     def held_out(self, batch: Batch, key: Array) -> Array:
         """A bound on log p(x), or on log p(x, y) where y is known: M1's, with M2 for its prior."""
         key_features, key_styles = jax.random.split(key)
-        said = self.said(batch)
-        features = said.draw_one(key_features)
-        rest = self._log_row(batch, features) - said.log_prob(features)
+        features, rest = self._drawn(batch, key_features)
         bounds = self.bounds(features, key_styles)
         return rest + self.score_of(bounds, self.log_classes(features), batch.given)
 
@@ -195,9 +220,19 @@ class StackedModel(LabelModel):
         )
 
 
-def _with_each(network: MLP, rows: Array, label: Array) -> Array:
-    """The network's answers to rows with the same label (n_classes,) beside each."""
-    return jax.vmap(lambda row: network(jnp.concatenate([row, label])))(rows)
+def side_by_side(networks: Sequence[MLP]) -> MLP:
+    """Networks of one shape as one, the leaves of which have a first axis more."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *networks)
+
+
+def starting_at_zero(network: MLP) -> MLP:
+    """The same network, which at first answers nothing but zeros."""
+    last = lambda net: net.layers[-1].weight  # noqa: E731
+    return eqx.tree_at(last, network, np.zeros_like(last(network)))
+
+
+def _answers(network: MLP, rows: Array) -> Array:
+    return jax.vmap(network)(rows)
 
 
 def _nothing(tree: Any) -> Any:
