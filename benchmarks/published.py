@@ -173,6 +173,7 @@ def run(name: str, seed: int, n_deep: int) -> None:
     UNDER_WAY.mkdir(exist_ok=True)
     parts = np.load(DATA)
     train, valid, test = (parts[f"x_{part}"].reshape(-1, 784) for part in ("train", "valid", "test"))
+    commit = _commit()  # of the code that runs, not of what is committed meanwhile
     estimator, spent = learn(name, seed, train, valid)
     measured = measure(estimator, test, n_deep, UNDER_WAY / f"{name}-{seed}-test.npz")
     row = ROWS[name]
@@ -191,9 +192,7 @@ def run(name: str, seed: int, n_deep: int) -> None:
         **measured,
         "processor": f"{_processor()}, {os.cpu_count()} cores, load {os.getloadavg()[2]:.1f} at the end",
         "device": jax.default_backend(),
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE
-        ).stdout.strip(),
+        "commit": commit,
         "versions": {"diabolo": diabolo.__version__, "jax": jax.__version__},
         "date": datetime.date.today().isoformat(),
     }
@@ -331,6 +330,11 @@ def write_table() -> None:
 
 def _floor(row: Row) -> str:
     return "none" if row.floor is None else f"{row.floor:.1f}"
+
+
+def _commit() -> str:
+    asked = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(asked, capture_output=True, text=True, cwd=HERE).stdout.strip()
 
 
 def _processor() -> str:
