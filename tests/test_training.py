@@ -421,6 +421,29 @@ def test_partial_fit_improves_at_a_constant_rate_on_the_first_calls_columns(runs
         vae.partial_fit(X[:, :3])
 
 
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [("IWAE", {"n_draws": 64}), ("HierarchicalVAE", {"n_draws": 64}), ("VAE", {"beta": 0.0})],
+)
+def test_what_is_trained_for_may_be_set_anew_between_two_calls(name, changed):
+    """At a rate of next to nothing the weights stay: what falls is the loss of the new objective."""
+    X = points()
+    options = {"n_draws": 1} if "n_draws" in changed else {}
+    model = CASES[name](learning_rate=0.004, warm_start=True, max_steps=100, warm_up=0.0, **options)
+    for _ in range(30):
+        model.partial_fit(X)
+    for _ in range(20):
+        model.set_params(learning_rate=1e-9).partial_fit(X)
+    before = model.loss_curve_[-20:]
+    for _ in range(20):
+        model.set_params(**changed).partial_fit(X)
+    after = model.loss_curve_[-20:]
+    assert np.mean(after) < np.mean(before) - 5.0 * np.hypot(np.std(before), np.std(after)) / np.sqrt(20.0)
+    assert model._training is not None and int(model._training.state.step) == 280  # Adam's moments stay
+    refit = model.fit(X).loss_curve_[-1]  # a warm start as well
+    assert abs(refit - np.mean(after)) < 0.5 * (np.mean(before) - np.mean(after))
+
+
 def test_partial_fit_goes_on_from_the_last_fit():
     X = points()
     vae = CASES["VAE"]()

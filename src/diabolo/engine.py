@@ -30,6 +30,7 @@ __all__ = [
     "Training",
     "fit",
     "fit_together",
+    "resume",
     "say_interrupted",
     "start",
 ]
@@ -196,6 +197,23 @@ def start(model: Model, phase: Phase = Phase(), n_steps: int = 0, running: Any =
     if running is not None:
         state = state._replace(running=running)
     return Training(weights, moments, state, weights, np.float32(-np.inf))  # type: ignore[arg-type]
+
+
+def resume(model: Model, training: Training) -> Training:
+    """Where an earlier call ended, for the same weights in a model whose objective may be another by now."""
+    structure = jax.tree.structure(eqx.filter(model, model.trainable()))
+
+    def of_model(tree: Any) -> Any:
+        return jax.tree.unflatten(structure, jax.tree.leaves(tree))
+
+    moments = training.optimizer
+    return Training(
+        of_model(training.weights),
+        moments._replace(mu=of_model(moments.mu), nu=of_model(moments.nu)),
+        training.state,
+        of_model(training.best),
+        training.best_score,
+    )
 
 
 class _Course:

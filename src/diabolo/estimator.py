@@ -93,7 +93,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         )
         with progress.bar(type(self).__name__, bool(self.verbose)) as on_round:
             if going_on:
-                model, key = self.model_, key_of(seed, 0, 1)
+                model, key = self._resumed(self.model_), key_of(seed, 0, 1)
                 before = engine.start(model)  # nothing is warmed up a second time
                 run = engine.fit(model, batches, schedule, key, training=before, on_round=on_round)
                 run = run._replace(model=run.model.finish(batches, key_of(seed, 1)))
@@ -117,6 +117,10 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         run = restarts.best_of(self.n_init, begun, batches, schedule, seed, on_round=on_round)
         return run._replace(model=run.model.finish(batches, key_of(seed, self.n_init)))
 
+    def _resumed(self, model: Model) -> Model:
+        """The trained model under the parameters that may have been set since, where a family has such."""
+        return model
+
     def _judge(self, n_rows: int) -> None:
         """A family's warnings of a fit to so many rows that went wrong."""
 
@@ -132,14 +136,17 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         n_before = 0 if first else self.n_steps_
         key_weights, key_steps = key_of(seed, n_before, 0), key_of(seed, n_before, 1)
         batches = Batches.split(Batch.of(rows), self._batch_size(rows), 0.0, seed, self._scarce(rows.given))
-        model = self.build(schema, key_weights).begin(batches, key_weights) if first else self.model_
+        if first:
+            model, training = self.build(schema, key_weights).begin(batches, key_weights), None
+        else:
+            model = self._resumed(self.model_)
+            training = engine.resume(model, self._training) if self._training else engine.start(model)
         schedule = engine.Schedule(
             n_steps=-(-len(rows.values) // batches.batch_size),
             learning_rate=self._rate(),
             decay="constant",
             n_warm=1,
         )
-        training = None if first else self._training or engine.start(model)
         model, history, training = engine.fit(model, batches, schedule, key_steps, training=training)
         if not first:
             history.losses = self.loss_curve_ + history.losses

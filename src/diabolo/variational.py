@@ -250,8 +250,12 @@ def _usage(model: VariationalModel, batch: Batch, n_rows: int, rng: np.random.Ge
     log_prior, prior_mean, prior_variance = (np.asarray(part, np.float64) for part in of_prior)
     ratio = variance / prior_variance
     divergence = 0.5 * ((mean - prior_mean) ** 2 / prior_variance + ratio - 1.0 - np.log(ratio))
-    white = np.einsum("jkl,ijl->ijk", inverse, codes[:, None] - mean) / spread
-    log_q = -np.sum(0.5 * white**2 + np.log(spread) + 0.5 * np.log(2.0 * np.pi), axis=2)  # of code i by row j
+    # a matrix product per posterior: one einsum of all three axes took four times as long
+    white = (
+        (codes - mean[:, None]) @ np.swapaxes(inverse, 1, 2) / spread[:, None]
+    )  # of code i by row j: [j, i]
+    log_volume = np.sum(np.log(spread) + 0.5 * np.log(2.0 * np.pi), axis=1)
+    log_q = -0.5 * np.einsum("jik,jik->ij", white, white) - log_volume
     return Usage.of(mean, divergence, log_q, log_prior[:n_rows])
 
 

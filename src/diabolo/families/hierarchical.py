@@ -15,7 +15,7 @@ from diabolo.keys import children
 from diabolo.ladder import LadderModel
 from diabolo.nets import MLP
 from diabolo.table import Schema
-from diabolo.variational import Usage, Weights
+from diabolo.variational import Usage
 from diabolo.variational_estimator import VariationalEstimator
 from diabolo.wiring import Parts, layer_sizes, width_of
 
@@ -173,10 +173,12 @@ class HierarchicalVAE(VariationalEstimator):
             **parts.fields(),
             upward=tuple(upward),
             downward=tuple(downward),
-            weights=Weights.of(self.beta, self.free_bits, self.warm_up),
+            **self._objective(),
             usage=Usage.unknown(parts.n_components),
-            n_draws=int(self.n_draws),
         )
+
+    def _objective(self) -> dict[str, Any]:
+        return {**super()._objective(), "n_draws": int(self.n_draws)}
 
     def _widths(self, schema: Schema) -> tuple[int, ...]:
         if isinstance(self.n_components, (tuple, list, np.ndarray)):

@@ -208,5 +208,7 @@ class IWAE(VariationalEstimator):
 
     def build(self, schema: Schema, key: Array) -> ImportanceModel:
         """The untrained network for a table."""
-        fields = self._fields(schema, key)
-        return ImportanceModel(**fields, n_draws=int(self.n_draws), gradient=self.gradient)
+        return ImportanceModel(**self._fields(schema, key))
+
+    def _objective(self) -> dict[str, Any]:
+        return {**super()._objective(), "n_draws": int(self.n_draws), "gradient": self.gradient}
