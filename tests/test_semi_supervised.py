@@ -250,6 +250,26 @@ def test_partial_fit_knows_classes_that_come_later():
     assert not [name for name in vars(m2) if name == "_kind_of_y"]
 
 
+def test_stacked_goes_through_its_phases_at_every_further_call():
+    X, label = rows()
+    stacked = trained(stacked=True).get_params() | {"batch_size": 32, "learning_rate": 0.01}
+    model = SemiSupervisedVAE(**stacked).partial_fit(X, label)
+    for _ in range(40):
+        before = model.model_
+        model.partial_fit(X, label)
+        changed = [
+            np.any(
+                jax.tree.leaves(getattr(before, part))[0] != jax.tree.leaves(getattr(model.model_, part))[0]
+            )
+            for part in ("encoder", "inner")
+        ]
+        assert changed == [True, True]
+    assert model.score(X, label) > 0.8 and model.n_steps_ == 41 * 19
+    again = SemiSupervisedVAE(**stacked | {"warm_start": True, "max_steps": 100}).fit(X, label)
+    assert again.fit(X, label).n_steps_ == 200
+    assert model.partial_fit(X[:1], label[:1]).n_steps_ == 41 * 19 + 1  # too few steps for two phases
+
+
 def test_what_is_no_label_is_refused():
     X, label = rows()
     m2 = SemiSupervisedVAE(max_steps=1)

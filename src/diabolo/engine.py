@@ -138,7 +138,7 @@ def fit(
     batches : rows on the device
     schedule : how long and how fast
     key : random key of batches and noise
-    training : where an earlier call ended, to go on from there (one phase only)
+    training : where an earlier call ended, to go on from there; of several phases each begins with zero moments
     on_round : called after every round with steps done, steps done when this phase ends at the latest, history
     """
     return fit_together(
@@ -160,16 +160,17 @@ def fit_together(
     Parameters and rounds as in `fit`, with a model and a key per start; `on_round` hears of the best start so far.
     """
     plan = models[0].plan()
-    assert trainings is None or len(plan) == 1, "going on is defined for one phase"
+    going_on = trainings is not None
     histories = [History() for _ in models]
     phase_keys = [children(key, len(plan)) for key in keys]
     done = 0
     for number, phase in enumerate(plan):
         n_steps = schedule.n_steps - done if number == len(plan) - 1 else int(phase.share * schedule.n_steps)
-        if number or trainings is None:
+        if trainings is None or len(plan) > 1:
             before = [None] * len(models) if trainings is None else [one.state.running for one in trainings]
             starts = zip(models, before, strict=True)
-            trainings = [start(model, phase, n_steps, running) for model, running in starts]
+            n_planned = 0 if going_on else n_steps  # nothing is warmed up a second time
+            trainings = [start(model, phase, n_planned, running) for model, running in starts]
         for history in histories:
             history.n_earlier = len(history.held_out)
         courses = [
@@ -201,6 +202,8 @@ def start(model: Model, phase: Phase = Phase(), n_steps: int = 0, running: Any =
 
 def resume(model: Model, training: Training) -> Training:
     """Where an earlier call ended, for the same weights in a model whose objective may be another by now."""
+    if len(model.plan()) > 1:  # each phase begins anew; what rides along stays
+        return start(model, running=training.state.running)
     structure = jax.tree.structure(eqx.filter(model, model.trainable()))
 
     def of_model(tree: Any) -> Any:
