@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import importlib
 import inspect
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import diabolo
 from diabolo.checks import nearest, refuse
 from diabolo.cli.inputs import counted, kinds_line
 from diabolo.cli.options import FAMILIES
@@ -30,8 +30,8 @@ def made(family: str, settings: list[str], kinds: list[str], seed: int) -> Any:
     """The estimator that the options describe."""
     if family not in FAMILIES:
         raise refuse("--family", got=repr(family), want="a family", fix=nearest(family, FAMILIES))
-    name = FAMILIES[family]
-    estimator = getattr(diabolo, name)
+    module, name = FAMILIES[family]
+    estimator = getattr(importlib.import_module(f"diabolo.families.{module}"), name)
     known = list(inspect.signature(estimator).parameters)
     params: dict[str, Any] = {"random_state": seed}
     for setting in settings:

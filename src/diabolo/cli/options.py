@@ -96,14 +96,14 @@ Kinds = Annotated[
 Exclude = Annotated[
     list[str] | None, typer.Option(metavar="COLUMN", help="Leave a column out.", show_default=False)
 ]
-# Their names in `diabolo`, which imports them when they are asked for.
+# A family's module under `diabolo.families` and its name there; imported when it is asked for.
 FAMILIES = {
-    "vae": "VAE",
-    "iwae": "IWAE",
-    "hierarchical": "HierarchicalVAE",
-    "conditional": "ConditionalVAE",
-    "autoencoder": "Autoencoder",
-    "denoising": "DenoisingAutoencoder",
+    "vae": ("vae", "VAE"),
+    "iwae": ("iwae", "IWAE"),
+    "hierarchical": ("hierarchical", "HierarchicalVAE"),
+    "conditional": ("conditional", "ConditionalVAE"),
+    "autoencoder": ("autoencoder", "Autoencoder"),
+    "denoising": ("denoising", "DenoisingAutoencoder"),
 }
 Family = Annotated[str, typer.Option(metavar="NAME", help=f"One of {', '.join(FAMILIES)}.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but refusals.")]
