@@ -60,7 +60,7 @@ class SemiSupervisedVAE(ClassifierMixin, DiaboloEstimator):
     early_stopping : stop when the held-out bound has not risen for `n_iter_no_change` rounds of 100 steps
     validation_fraction : share of the rows held out for that; of those without labels, where more than half have none
     n_init : independent starts; the best held-out bound wins
-    warm_start : go on from the last fit; not where stacked
+    warm_start : go on from the last fit, where stacked through its phases once more
     random_state : seed of weights, batches and noise
     verbose : show progress
 
