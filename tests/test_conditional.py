@@ -312,3 +312,9 @@ def test_without_any_condition_it_is_a_plain_vae_and_says_so():
         alone.fit(X, label)
     vae = VAE(**few).fit(X, label)
     assert vae.schema_.beside == () and np.array_equal(vae.transform(X, label), vae.transform(X))
+
+
+def test_the_share_of_hidden_conditions_may_be_set_anew():
+    X, label = labelled()
+    cvae = ConditionalVAE(**{**SMALL, "max_steps": 1}).fit(X, label)
+    assert float(cvae.set_params(given_dropout=0.7).partial_fit(X, label).model_.dropout) == np.float32(0.7)

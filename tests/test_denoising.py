@@ -116,3 +116,20 @@ def test_a_value_on_an_atom_is_a_number_to_be_cleaned_like_any_other():
     dirty = X + 0.5 * X.std(axis=0) * generator.normal(size=X.shape)
     error = [np.mean((rows - X) ** 2) for rows in (dae.denoise(dirty), dirty)]
     assert error[0] < 0.6 * error[1]
+
+
+def test_a_probability_is_at_most_one_and_what_is_set_anew_is_trained_for():
+    X = points()
+    with pytest.raises(
+        InputError, match=r"corruption_level': got 5.0; expected a probability, for .*'masking'"
+    ):
+        DenoisingAutoencoder(corruption_level=5.0).fit(X)
+    dae = CASES["DenoisingAutoencoder"](max_steps=100, warm_start=True).fit(X)
+    dae.set_params(corruption="gaussian", corruption_level=0.3)
+    with pytest.raises(
+        InputError, match=r"got corruption 'masking' at level 0.1; expected 'gaussian' at a level"
+    ):
+        dae.log_density_gradient(X)
+    for again in (dae.partial_fit(X), dae.fit(X)):
+        assert again.model_.corruption == "gaussian" and abs(again.corruption_level_ - 0.3) < 1e-6
+        assert again.log_density_gradient(X).shape == X.shape

@@ -20,6 +20,14 @@ def _gaussian(mean, scale):
     return DiagonalGaussian(jnp.asarray([[mean]]), jnp.log(jnp.asarray([[scale]])))
 
 
+def test_several_draws_have_no_divergence_to_weigh():
+    for options in ({"beta": 0.5}, {"free_bits": 0.1}):
+        with pytest.raises(
+            InputError, match=r"parameter 'n_draws': got 4 beside .*Set beta=1 and free_bits=0"
+        ):
+            HierarchicalVAE(n_draws=4, **options).fit(points())
+
+
 def test_divergences_and_products_are_those_of_a_grid():
     one, two = _gaussian(0.3, 0.7), _gaussian(-1.1, 1.6)
     x = np.linspace(-12.0, 12.0, 24_001)

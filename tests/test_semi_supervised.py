@@ -229,6 +229,12 @@ def test_labels_are_given_as_people_have_them(tmp_path):
     signs = SemiSupervisedVAE(**options).fit(X, np.where(label == 0, 1, -1))
     assert signs.classes_.tolist() == [-1, 1]
     assert signs.score(X, np.where(label == 0, 1, -1)) > 0.9
+    alone, whole = signs.score_samples(X[:5], [-1] * 5), signs.score_samples(X[:6], [-1] * 5 + [1])
+    assert np.array_equal(alone, whole[:5]) and not np.array_equal(alone, signs.score_samples(X[:5]))
+    chunk = SemiSupervisedVAE(**options).partial_fit(X, label == 0)
+    assert chunk.partial_fit(X, np.where(label == 0, 1, -1)).classes_.tolist() == [0, 1]
+    first = SemiSupervisedVAE(**options).partial_fit(X, np.full(N_ROWS, -1), classes=[-1, 1])
+    assert first.classes_.tolist() == [-1, 1]
     named.save(tmp_path / "m2.safetensors")
     again = diabolo.load(tmp_path / "m2.safetensors")
     assert np.array_equal(again.predict_proba(X), named.predict_proba(X)) and list(again.classes_) == [
@@ -265,10 +271,13 @@ def test_stacked_goes_through_its_phases_at_every_further_call():
         ]
         assert changed == [True, True]
     assert model.score(X, label) > 0.8 and model.n_steps_ == 41 * 19
+    model.set_params(alpha=0.5, shares=(0, 1, 0)).partial_fit(X, label)
+    assert float(model.model_.alpha) == 0.5 and model.model_.shares == (0.0, 1.0, 0.0)
+    model.set_params(shares=(0.5, 0.5, 0)).partial_fit(X, label)
     again = SemiSupervisedVAE(**stacked | {"warm_start": True, "max_steps": 100}).fit(X, label)
     first = again.loss_curve_[-1]
     assert again.fit(X, label).loss_curve_[-1] < first
-    assert model.partial_fit(X[:1], label[:1]).n_steps_ == 41 * 19 + 1  # too few steps for two phases
+    assert model.partial_fit(X[:1], label[:1]).n_steps_ == 43 * 19 + 1  # too few steps for two phases
 
 
 def test_what_is_no_label_is_refused():

@@ -21,6 +21,7 @@ FAMILIES = (VAE, IWAE, HierarchicalVAE, ConditionalVAE, Autoencoder, DenoisingAu
     [
         *(family(**SMALL) for family in FAMILIES),
         SemiSupervisedVAE(**SMALL | {"max_steps": 300}),  # their checks want right answers, too
+        SemiSupervisedVAE(**SMALL | {"max_steps": 800, "stacked": True, "label_layer_sizes": (8,)}),
         OutlierDetector(VAE(**SMALL)),
     ]
 )

@@ -217,10 +217,10 @@ def test_starts_that_train_together_each_stop_for_themselves():
     assert [run.history.n_steps for run in runs] == [500, 300, 600]
     for model, key, run in zip(models, keys, runs, strict=True):
         alone = engine.fit(model, tens(), plan, key)
-        np.testing.assert_allclose(run.history.held_out, alone.history.held_out, atol=1e-5)
-        np.testing.assert_allclose(run.history.losses, alone.history.losses, atol=1e-5)
-        np.testing.assert_allclose(run.model.first, alone.model.first, atol=1e-5)
-        np.testing.assert_allclose(run.training.weights.first, alone.training.weights.first, atol=1e-5)
+        np.testing.assert_allclose(run.history.held_out, alone.history.held_out, atol=1e-4)
+        np.testing.assert_allclose(run.history.losses, alone.history.losses, atol=1e-4)
+        np.testing.assert_allclose(run.model.first, alone.model.first, atol=1e-4)
+        np.testing.assert_allclose(run.training.weights.first, alone.training.weights.first, atol=1e-4)
         assert int(run.training.state.step) == run.history.n_steps
 
 

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import CASES, SMALL, by_quadrature, fitted, points
+from cases import CASES, N_ROWS, SMALL, by_quadrature, fitted, nats, points
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
@@ -171,7 +171,7 @@ def test_what_is_told_of_the_code():
 
 
 def test_a_heavy_divergence_collapses_the_code_and_it_is_said():
-    with pytest.warns(CollapseWarning, match="set free_bits=0.1, or beta below 1"):
+    with pytest.warns(CollapseWarning, match="free_bits=0.1 or beta below 1"):
         vae = CASES["VAE"](beta=20.0, max_steps=500).fit(points())
     assert not vae.active_components_.any() and vae.divergence_.sum() < 0.05
 
@@ -204,6 +204,14 @@ def reweighed(**changed) -> tuple[ImportanceModel, Batch]:
     return ImportanceModel(**{**vars(iwae.model_), **changed}), jax.tree.map(jnp.asarray, Batch.of(rows))
 
 
+def test_a_scale_for_each_row_is_what_the_rows_have():
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(N_ROWS, 2))
+    X[:, 1] *= np.exp(1.5 * X[:, 0])
+    column, row = (CASES["VAE"](dispersion=name, max_steps=600).fit(X[::2]) for name in ("column", "row"))
+    assert nats(row, X[1::2]) > nats(column, X[1::2]) + 0.2
+
+
 def test_bounds_rise_with_the_draws_and_stay_below_the_integral():
     iwae = fitted("IWAE")
     rows = iwae.schema_.encode(points()[:100])
@@ -217,7 +225,8 @@ def test_bounds_rise_with_the_draws_and_stay_below_the_integral():
     assert truth.mean() - means[-1] < 0.1 < truth.mean() - means[0]
 
 
-def test_both_gradients_agree_in_the_mean_and_one_varies_less():
+@pytest.mark.parametrize("weight", [0.3, 1.0])
+def test_both_gradients_agree_in_the_mean_and_one_varies_less(weight):
     last = lambda one: one.encoder.network.layers[-1].bias  # noqa: E731
     gradients = []
     for name in ("plain", "doubly_reparameterized"):
@@ -225,7 +234,7 @@ def test_both_gradients_agree_in_the_mean_and_one_varies_less():
 
         def slope(key, model=model, batch=batch):
             def mean_bound(bias):
-                return jnp.mean(eqx.tree_at(last, model, bias).bound(batch, key, jnp.float32(1.0)))
+                return jnp.mean(eqx.tree_at(last, model, bias).bound(batch, key, jnp.float32(weight)))
 
             return jax.grad(mean_bound)(jnp.asarray(last(model)))
 
@@ -236,7 +245,7 @@ def test_both_gradients_agree_in_the_mean_and_one_varies_less():
     error = apart.std(axis=0) / np.sqrt(len(apart))
     assert np.all(np.abs(apart.mean(axis=0)) < 3.5 * error)
     assert np.abs(plain.mean(axis=0) / error).max() > 6.0  # there is something to agree on
-    assert np.all(double.var(axis=0) < 0.5 * plain.var(axis=0))
+    assert np.all(double.var(axis=0) < (0.5 if weight == 1.0 else 0.9) * plain.var(axis=0))
 
 
 def test_of_one_draw_it_is_the_evidence_bound():

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from diabolo.outliers import OutlierDetector
     from diabolo.saving import load
     from diabolo.table import Schema
+    from diabolo.variational import CollapseWarning
 
 __version__ = "0.1.0"
 
@@ -41,6 +42,7 @@ _OWNERS = {
     "VAE": "families.vae",
     "IWAE": "families.iwae",
     "HierarchicalVAE": "families.hierarchical",
+    "CollapseWarning": "variational",
     "ConditionalVAE": "families.conditional",
     "Autoencoder": "families.autoencoder",
     "DenoisingAutoencoder": "families.denoising",
@@ -70,6 +72,7 @@ __all__ = [
     "Autoencoder",
     "Binary",
     "Categorical",
+    "CollapseWarning",
     "ConditionalVAE",
     "Constant",
     "Count",

@@ -183,15 +183,16 @@ def fit_together(
     return list(map(Run, models, histories, trainings))
 
 
-def start(model: Model, phase: Phase = Phase(), n_steps: int = 0, running: Any = None) -> Training:  # noqa: B008  (frozen)
+def start(model: Model, phase: Phase | None = None, n_steps: int = 0, running: Any = None) -> Training:
     """The beginning of training: zero moments, no best yet.
 
     Parameters
     ----------
+    phase : the first of the model's plan, unless named
     n_steps : planned; 0 leaves them open, and then nothing is warmed up
     running : a family's running state from an earlier phase; None starts it anew
     """
-    weights = eqx.filter(model, getattr(model, phase.trainable)())
+    weights = eqx.filter(model, getattr(model, (phase or model.plan()[0]).trainable)())
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), weights)
     moments = optax.ScaleByAdamState(count=np.zeros((), np.int32), mu=zeros, nu=zeros)
     state = model.initial_state()._replace(n_steps=np.int32(n_steps))
@@ -202,9 +203,11 @@ def start(model: Model, phase: Phase = Phase(), n_steps: int = 0, running: Any =
 
 def resume(model: Model, training: Training) -> Training:
     """Where an earlier call ended, for the same weights in a model whose objective may be another by now."""
-    if len(model.plan()) > 1:  # each phase begins anew; what rides along stays
-        return start(model, running=training.state.running)
-    structure = jax.tree.structure(eqx.filter(model, model.trainable()))
+    plan = model.plan()
+    weights = eqx.filter(model, getattr(model, plan[0].trainable)())
+    if len(plan) > 1 or len(jax.tree.leaves(weights)) != len(jax.tree.leaves(training.weights)):
+        return start(model, running=training.state.running)  # each phase begins anew; what rides along stays
+    structure = jax.tree.structure(weights)
 
     def of_model(tree: Any) -> Any:
         return jax.tree.unflatten(structure, jax.tree.leaves(tree))

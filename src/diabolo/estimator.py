@@ -167,7 +167,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         check_params(self.get_params(deep=False), self._constraints)
         devices.make_room()  # for the programs of one more fit
         _look_at_columns(self, X, reset=not known)
-        beside = self._beside(y) if self._conditions_on_y and y is not None else None
+        beside = self._beside(y, known) if self._conditions_on_y and y is not None else None
         if known:
             if beside is not None and not self.schema_.beside:
                 want = "none, as in the first fit"
@@ -184,8 +184,11 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self._look_over(schema)
         return schema, schema.encode(X, beside=beside), _seed(self.random_state)
 
-    def _beside(self, y: Any) -> Any:
-        """The conditions that y says, None or nan where it says none; of members with `_conditions_on_y`."""
+    def _beside(self, y: Any, known: bool = True) -> Any:
+        """The conditions that y says, None or nan where it says none; of members with `_conditions_on_y`.
+
+        known : whether an earlier call has learned what they are
+        """
         return y
 
     def _look_over(self, schema: Schema) -> None:

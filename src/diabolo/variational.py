@@ -292,6 +292,7 @@ def warn_of_collapse(usage: Usage, stacklevel: int = 3) -> None:
     if np.all(np.isfinite(usage.variance)) and np.all(usage.variance < ACTIVE):
         said = (
             "The code says nothing of the rows (posterior collapse): every row is decoded alike. Either the columns "
-            "have nothing in common, or the divergence won: set free_bits=0.1, or beta below 1, or a longer warm_up."
+            "have nothing in common, or the divergence won: set a longer warm_up or, where the member has them, "
+            "free_bits=0.1 or beta below 1."
         )
         warnings.warn(said, CollapseWarning, stacklevel=stacklevel)

@@ -241,9 +241,11 @@ class ConditionalVAE(VariationalEstimator):
         return ConditionalModel(
             **fields,
             unknown=schema.unknown(1)[0],  # type: ignore[arg-type]
-            dropout=np.asarray(self.given_dropout, np.float32),  # type: ignore[arg-type]
             alone=_alone(schema),
         )
+
+    def _objective(self) -> dict[str, Any]:
+        return {**super()._objective(), "dropout": np.asarray(self.given_dropout, np.float32)}
 
     def analogy(self, X: Any, given: Any, y: Any = None) -> Any:
         """What each row would be under another condition: its code, decoded there.

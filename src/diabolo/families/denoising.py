@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
@@ -135,8 +136,10 @@ class DenoisingAutoencoder(DiaboloEstimator):
     corruption : what training does to a row: "masking" hides cells, "gaussian" adds noise to the encoded row,
         "salt_and_pepper" puts the column's least or largest value of the batch in a cell, "permuting" another row's
     corruption_level : probability that a cell is hit; of "gaussian" the standard deviation, in spreads of the column.
-        "auto" trains at four levels and keeps the one of the most held-out nats: the error of reconstruction would
-        always prefer none
+        "auto" trains at four levels (a probability of 0.05, 0.1, 0.2 or 0.4; of
+        "gaussian" 0.1, 0.2, 0.4 or 0.8) and keeps the one
+        of the most held-out nats, of training rows where none is held out: the error of reconstruction would always
+        prefer none. `partial_fit` chooses nothing and takes the second
     batch_size, learning_rate, max_steps : of training; "auto" suits the data
     early_stopping : stop when the held-out error has not fallen for `n_iter_no_change` rounds of 100 steps
     validation_fraction : share of the rows held out for that, and for the noise
@@ -224,9 +227,24 @@ class DenoisingAutoencoder(DiaboloEstimator):
     def build(self, schema: Schema, key: Array) -> DenoisingModel:
         """The untrained network for a table."""
         parts = Parts.of(self, schema, key, n_said=int)
+        return DenoisingModel(
+            **parts.fields(), **parts.borrowed(), level=self._level(), corruption=self.corruption
+        )
+
+    def _resumed(self, model: Any) -> Any:
+        if self.corruption_level == "auto" and self.corruption == model.corruption:
+            return model
+        return dataclasses.replace(model, level=self._level(), corruption=self.corruption)
+
+    def _level(self) -> np.ndarray:
+        """The level asked for, or a middle one until another is chosen."""
         chosen = self.corruption_level
-        level = np.asarray(_LEVELS[self.corruption][1] if chosen == "auto" else chosen, np.float32)
-        return DenoisingModel(**parts.fields(), **parts.borrowed(), level=level, corruption=self.corruption)
+        if chosen != "auto" and chosen > 1.0 and self.corruption != "gaussian":
+            want = f"a probability, for corruption {self.corruption!r}"
+            raise refuse(
+                "parameter 'corruption_level'", got=f"{chosen}", want=want, fix="Set it between 0 and 1."
+            )
+        return np.asarray(_LEVELS[self.corruption][1] if chosen == "auto" else chosen, np.float32)
 
     def _trained(
         self,
@@ -278,9 +296,10 @@ class DenoisingAutoencoder(DiaboloEstimator):
         Source: Alain & Bengio 2014, theorem 1, arXiv:1211.4246; Vincent 2011.
         """
         rows = self._encode(X)
-        if self.corruption != "gaussian" or not self.corruption_level_:
-            want = "'gaussian' at a level above 0"
-            raise refuse("log_density_gradient", got=f"corruption {self.corruption!r}", want=want)
+        corruption, level = self.model_.corruption, self.corruption_level_
+        if corruption != "gaussian" or not level:
+            got, want = f"corruption {corruption!r} at level {level:g}", "'gaussian' at a level above 0"
+            raise refuse("log_density_gradient", got=got, want=want, fix="Fit anew with such a corruption.")
         places, scales = self.schema_.layout.places, []
         for place in places:
             kind, column = place.kind, self.schema_.columns[place.column]
@@ -291,7 +310,7 @@ class DenoisingAutoencoder(DiaboloEstimator):
         residual = passes.means(self.model_, passes.codes(self.model_, rows), rows.given) - rows.values
         out = np.full((len(residual), len(self.schema_.columns)), np.nan)
         for i, (place, scale) in enumerate(zip(places, scales, strict=True)):
-            slope = residual[:, place.start] / (self.corruption_level_**2 * scale)
+            slope = residual[:, place.start] / (level**2 * scale)
             out[:, place.column] = np.where(rows.observed[:, i], slope, np.nan)
         return out
 

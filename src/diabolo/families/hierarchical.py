@@ -178,6 +178,10 @@ class HierarchicalVAE(VariationalEstimator):
         )
 
     def _objective(self) -> dict[str, Any]:
+        if self.n_draws > 1 and (self.beta != 1.0 or self.free_bits):
+            got = f"{self.n_draws} beside beta={self.beta} and free_bits={self.free_bits}"
+            want = "1 draw there: the bound of several has no divergence to weigh"
+            raise refuse("parameter 'n_draws'", got=got, want=want, fix="Set beta=1 and free_bits=0.")
         return {**super()._objective(), "n_draws": int(self.n_draws)}
 
     def _widths(self, schema: Schema) -> tuple[int, ...]:

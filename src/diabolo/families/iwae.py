@@ -58,11 +58,12 @@ class ImportanceModel(VariationalModel):
         if self.gradient == "plain":
             return importance_bound(self._log_weights(batch, posterior, codes, weight).T)
         # The draws' own law is fixed, and what reaches the encoder through a draw is weighed once more: the sum of the
-        # squared weights times the gradient along the draw. Forwards both passes are one, and compiled as one.
+        # squared weights times the gradient along the draw. While the bound warms up, the law that is fixed counts in
+        # part, and so does the second weighing. Forwards both passes are one, and compiled as one.
         fixed = jax.lax.stop_gradient(posterior)
         seen = jax.lax.stop_gradient(self._log_weights(batch, fixed, codes, weight))
         share = jax.nn.softmax(seen, axis=0)
-        along = jax.vmap(jax.vmap(_weighed))(codes, share)
+        along = jax.vmap(jax.vmap(_weighed))(codes, 1.0 - weight * (1.0 - share))
         log_weights = self._log_weights(batch, fixed, along, weight)
         slope = jnp.sum(share * log_weights, axis=0)
         return importance_bound(seen.T) + slope - jax.lax.stop_gradient(slope)

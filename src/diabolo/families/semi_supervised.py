@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -23,7 +24,7 @@ from diabolo.wiring import Parts, layer_sizes, networks, width_of
 
 __all__ = ["SemiSupervisedVAE"]
 
-_HIDDEN = (128,)  # of the networks on top of M1's code, where hidden_layer_sizes is "auto"
+_HIDDEN = (128,)  # of the networks on top of M1's code, where label_layer_sizes is "auto"
 
 
 class SemiSupervisedVAE(ClassifierMixin, DiaboloEstimator):
@@ -40,11 +41,12 @@ class SemiSupervisedVAE(ClassifierMixin, DiaboloEstimator):
     Parameters
     ----------
     n_components : width of the style; "auto" is half the encoded width, between 2 and 16
-    stacked : False is M2; True is M1 + M2: first a VAE of the rows, then M2 on its code, which needs fewer labels
+    stacked : False is M2; True is M1 + M2: first a VAE of the rows, then M2 on its code, for many rows of many
+        columns
     n_features : width of M1's code, where stacked; "auto" as for n_components
     shares : where stacked, how the steps are shared out: M1 alone, M2 on its codes, both together
     alpha : weight of the classifier's mean cross-entropy over labelled rows, beside the mean bound of all rows. The
-        paper has 0.1; on 100 labelled digits 0.1, 1, 10 and 30 gave 63, 80, 96 and 95 % of right answers
+        paper has 0.1
     hidden_layer_sizes : widths of the hidden layers of encoder and classifier, the decoder's in reverse; "auto" suits
         the data
     label_layer_sizes : widths of the hidden layers on top of M1's code, where stacked; "auto" is one of 128
@@ -198,6 +200,12 @@ class SemiSupervisedVAE(ClassifierMixin, DiaboloEstimator):
             ),
         )
 
+    def _resumed(self, model: Any) -> Any:
+        facts = {"alpha": np.asarray(self.alpha, np.float32), "warm": np.asarray(self.warm_up, np.float32)}
+        if self.stacked:
+            return dataclasses.replace(model, **facts, shares=_shares(self.shares))
+        return dataclasses.replace(model, **facts)
+
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None) -> Self:
         """As for every member; `classes` lists all labels in the first call, where its rows may lack some.
 
@@ -230,8 +238,14 @@ class SemiSupervisedVAE(ClassifierMixin, DiaboloEstimator):
         rows = self._encode(X)
         return passes.classes(self.model_, rows)[:, _as_labels(self.schema_)[1]]
 
-    def _beside(self, y: Any) -> Any:
-        """Labels, None or nan where there is none."""
+    def _beside(self, y: Any, known: bool = True) -> Any:
+        """Labels, None or nan where there is none.
+
+        Whether -1 is a label is decided once: by the first call's `classes`, else by its y.
+        """
+        classes: Any = self._kind_of_y.levels if isinstance(self._kind_of_y, Categorical) else None
+        if known:
+            classes = self.classes_.tolist()
         try:
             labels = column_or_1d(y, warn=True)
         except ValueError as error:
@@ -241,15 +255,19 @@ class SemiSupervisedVAE(ClassifierMixin, DiaboloEstimator):
             if np.isinf(labels).any():
                 raise refuse("y", got="infinite values (Input y contains infinity)", want="labels")
             unknown = np.isnan(labels)
-            if set(np.unique(labels[~unknown])) != {-1.0, 1.0}:
+            if classes is None:
+                found = set(np.unique(labels[~unknown]))
+                classes = found if found == {-1.0, 1.0} else ()
+            if -1.0 not in classes:
                 unknown |= labels == -1.0
             gap: Any = np.nan
         else:
             labels = labels.astype(object)
             unknown = np.array([one is None or one != one or one == -1 for one in labels], bool)
             gap = None
-        if unknown.all() and not hasattr(self, "model_"):
-            raise refuse("y", got="no label", want="at least one row with a label")
+        if unknown.all() and not known:
+            fix = "Label some rows, or take a VAE."
+            raise refuse("y", got="no label", want="at least one row with a label", fix=fix)
         try:
             check_classification_targets(labels[~unknown])
         except ValueError as error:
@@ -281,7 +299,7 @@ def _shares(shares: Any) -> tuple[float, float, float]:
     parts = tuple(shares)
     if len(parts) != 3 or any(part not in Range(0.0) for part in parts) or not sum(parts):
         want = "three numbers at least 0, not all of them 0"
-        raise refuse("parameter 'shares'", got=f"{shares!r}", want=want)
+        raise refuse("parameter 'shares'", got=f"{shares!r}", want=want, fix="Leave it at (0.5, 0.5, 0).")
     of_features, of_labels, of_both = (float(part) / float(sum(parts)) for part in parts)
     return of_features, of_labels, of_both
 
