@@ -8,7 +8,9 @@ from cases import CASES, SMALL, mixed, points
 
 import diabolo
 from diabolo import DenoisingAutoencoder, InputError
-from diabolo.batches import Batch
+from diabolo.batches import Batch, Batches
+from diabolo.density import importance_reading
+from diabolo.table import Rows
 
 
 def shown(corruption: str, level: float) -> tuple[Batch, Batch, np.ndarray]:
@@ -39,6 +41,8 @@ def test_so_many_cells_are_hit_and_none_that_is_a_gap(corruption):
     if corruption == "salt_and_pepper":
         assert set(changed) == {lengths.min(), lengths.max()}
         assert abs(np.mean(changed == lengths.min()) - 0.5) < 0.15
+        level = after[:, owner == 2].argmax(axis=1)[moved[:, 2]]  # the first and the last of three
+        assert set(level) == {0, 2}
     else:
         assert set(changed) <= set(lengths) and len(set(changed)) > 0.7 * len(changed)
         levels = after[:, owner == 2]  # a level stays one level
@@ -54,14 +58,22 @@ def test_noise_has_the_spread_that_is_asked_for():
 def test_the_level_is_chosen_by_held_out_nats(tmp_path):
     X = points()
     auto = DenoisingAutoencoder(**{**SMALL, "max_steps": 400}).fit(X)
-    chosen, scores = auto.corruption_level_, {}
-    for level in (0.05, 0.1, 0.2, 0.4):
-        one = DenoisingAutoencoder(**{**SMALL, "max_steps": 400}, corruption_level=level).fit(X)
-        scores[level] = one
-    assert chosen == pytest.approx(0.4) or chosen in [pytest.approx(level) for level in scores]
-    same = scores[min(scores, key=lambda level: abs(level - chosen))]
-    assert np.array_equal(auto.score_samples(X), same.score_samples(X))
-    assert auto.score(X) > min(one.score(X) for one in scores.values())
+    levels = (0.05, 0.1, 0.2, 0.4)
+    each = [
+        DenoisingAutoencoder(**{**SMALL, "max_steps": 400}, corruption_level=level).fit(X) for level in levels
+    ]
+    batches = Batches.split(Batch.of(auto.schema_.encode(X)), 128, 0.1, seed=0)
+    values, observed, given = (
+        np.asarray(part)
+        for part in (batches.held_out.values, batches.held_out.observed, batches.held_out.given)
+    )
+    held_out = Rows(values, observed, given, np.zeros(len(values)))
+    nats = [importance_reading(one.model_, held_out, 128, 0).values.mean() for one in each]
+    errors = [np.mean((one.reconstruct(X) - X) ** 2) for one in each]
+    assert np.argmin(errors) != np.argmax(nats)  # reconstruction would choose another
+    chosen = auto.corruption_level_
+    assert chosen == pytest.approx(levels[np.argmax(nats)])
+    assert np.array_equal(auto.score_samples(X), each[np.argmax(nats)].score_samples(X))
     assert auto.get_params()["corruption_level"] == "auto"
     auto.save(tmp_path / "m.safetensors")
     assert diabolo.load(tmp_path / "m.safetensors").corruption_level_ == chosen

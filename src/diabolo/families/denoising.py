@@ -22,7 +22,7 @@ from diabolo.deterministic import DeterministicModel
 from diabolo.engine import OnRound, Run, Schedule
 from diabolo.estimator import DiaboloEstimator
 from diabolo.joint import JointLikelihood
-from diabolo.likelihoods import Normal
+from diabolo.likelihoods import Categorical, Normal, Ordinal
 from diabolo.model import Decoder, Encoder, Model
 from diabolo.priors import Mixture
 from diabolo.table import Rows, Schema
@@ -76,7 +76,7 @@ class DenoisingModel(DeterministicModel):
             values = jnp.where(jnp.take(hit, owner, axis=1), 0.0, batch.values)
             return eqx.tree_at(lambda b: (b.values, b.observed), batch, (values, batch.observed & ~hit))
         if self.corruption == "salt_and_pepper":
-            source = _extremes(batch, owner, key_what)
+            source = self._extremes(batch, key_what)
         else:
             source = jax.random.randint(key_what, batch.observed.shape, 0, batch.n_rows)
         # the whole cell of another row, unless it has a gap there
@@ -97,6 +97,25 @@ class DenoisingModel(DeterministicModel):
             values = values.at[:, start].set(moved).at[:, flags].set(0.0)
         return values
 
+    def _extremes(self, batch: Batch, key: Array) -> Array:
+        """For each cell a row of the batch with the least or the most of its column: (n_rows, n_columns)."""
+        order = self._order(batch.values)
+        low = jnp.argmin(jnp.where(batch.observed, order, jnp.inf), axis=0)
+        high = jnp.argmax(jnp.where(batch.observed, order, -jnp.inf), axis=0)
+        return jnp.where(jax.random.bernoulli(key, 0.5, batch.observed.shape), low, high)
+
+    def _order(self, values: Array) -> Array:
+        """What orders the cells of a column, its value or the place of its level: (n_rows, n_columns)."""
+        values = self._off_atoms(values)
+        _, first, width = np.unique(self.likelihood.column_of_value, return_index=True, return_counts=True)
+        order = values[:, first]
+        for law, columns in zip(self.likelihood.groups, self.likelihood.columns, strict=True):
+            if isinstance(law, (Categorical, Ordinal)):
+                for column in columns:
+                    places = np.arange(width[column])
+                    order = order.at[:, column].set(values[:, first[column] + places] @ places)
+        return order
+
     def _atoms(self) -> Iterator[tuple[np.ndarray, np.ndarray, Array]]:
         """Of like columns with atoms: their first cells (n,), their flags (n, n_atoms), and the atoms' places."""
         first = np.unique(self.likelihood.column_of_value, return_index=True)[1]
@@ -104,17 +123,6 @@ class DenoisingModel(DeterministicModel):
             if isinstance(law, Normal) and law.atoms.shape[-1]:
                 start = first[list(columns)]
                 yield start, start[:, None] + 1 + np.arange(law.atoms.shape[-1]), law.atoms
-
-
-def _extremes(batch: Batch, owner: np.ndarray, key: Array) -> Array:
-    """For each cell a row of the batch that holds the least or the most of its column: (n_rows, n_columns).
-
-    Of levels the first encoded cell is compared: one that is that level, and one that is another.
-    """
-    first = batch.values[:, np.unique(owner, return_index=True)[1]]
-    low = jnp.argmin(jnp.where(batch.observed, first, jnp.inf), axis=0)
-    high = jnp.argmax(jnp.where(batch.observed, first, -jnp.inf), axis=0)
-    return jnp.where(jax.random.bernoulli(key, 0.5, batch.observed.shape), low, high)
 
 
 class DenoisingAutoencoder(DiaboloEstimator):
