@@ -21,7 +21,12 @@ FAMILIES = (VAE, IWAE, HierarchicalVAE, ConditionalVAE, Autoencoder, DenoisingAu
     [
         *(family(**SMALL) for family in FAMILIES),
         SemiSupervisedVAE(**SMALL | {"max_steps": 300}),  # their checks want right answers, too
-        SemiSupervisedVAE(**SMALL | {"max_steps": 800, "stacked": True, "label_layer_sizes": (8,)}),
+        SemiSupervisedVAE(
+            **SMALL | {"max_steps": 800, "learning_rate": 0.01},
+            stacked=True,
+            label_layer_sizes=(8,),
+            shares=(0.4, 0.2, 0.4),
+        ),
         OutlierDetector(VAE(**SMALL)),
     ]
 )
