@@ -27,7 +27,7 @@ import equinox as eqx
 import jax
 import numpy as np
 from published import DATA as NATS_DATA
-from published import HERE, KINDS, PAGE, UNDER_WAY, _processor
+from published import HERE, KINDS, PAGE, UNDER_WAY, _processor, results
 from published import NUMBERS as NATS
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.semi_supervised import LabelSpreading
@@ -240,18 +240,9 @@ def _nearest(rows: np.ndarray, label: np.ndarray, test: np.ndarray, truth: np.nd
     return _percent(KNeighborsClassifier(1).fit(rows, label).predict(test) != truth)
 
 
-def results() -> dict[str, list[dict[str, Any]]]:
-    """What is done, by row, in order of seeds."""
-    done: dict[str, list[dict[str, Any]]] = {name: [] for name in ROWS}
-    for path in sorted(NUMBERS.glob("m1m2-*.json")):
-        numbers = json.loads(path.read_text())
-        done[numbers["row"]].append(numbers)
-    return done
-
-
 def say_state() -> None:
     """One line per row."""
-    for name, done in results().items():
+    for name, done in results(ROWS, NUMBERS).items():
         seeds = ", ".join(f"{one['test_error']:.2f} (seed {one['seed']})" for one in done) or "not run"
         print(f"{name:>5} labels; paper {ROWS[name].paper:.2f} %: {seeds}")
 
@@ -263,7 +254,7 @@ def write_table() -> None:
         "(of processor) |",
         "|---:|---:|---:|---:|---|---:|---:|---:|---:|",
     ]
-    for name, done in results().items():
+    for name, done in results(ROWS, NUMBERS).items():
         row = ROWS[name]
         floor = f"{row.floor:.1f}" if row.floor else ""
         lead = f"| {row.n_labels:,} | {row.paper:.2f} | {floor} "

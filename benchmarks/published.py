@@ -20,7 +20,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -286,10 +286,10 @@ def measure(estimator: Any, test: np.ndarray, n_deep: int, path: Path) -> dict[s
     }
 
 
-def results() -> dict[str, list[dict[str, Any]]]:
+def results(rows: Iterable[str] = ROWS, folder: Path = NUMBERS) -> dict[str, list[dict[str, Any]]]:
     """What is done, by row, in order of seeds."""
-    done: dict[str, list[dict[str, Any]]] = {name: [] for name in ROWS}
-    for path in sorted(NUMBERS.glob("*.json")):
+    done: dict[str, list[dict[str, Any]]] = {name: [] for name in rows}
+    for path in sorted(folder.glob("*.json")):
         numbers = json.loads(path.read_text())
         done[numbers["row"]].append(numbers)
     return done

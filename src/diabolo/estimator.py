@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 import functools
 import os
 from collections.abc import Callable
@@ -118,8 +119,12 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return run._replace(model=run.model.finish(batches, key_of(seed, self.n_init)))
 
     def _resumed(self, model: Model) -> Model:
-        """The trained model under the parameters that may have been set since, where a family has such."""
-        return model
+        """The trained model under the parameters that may have been set since."""
+        return dataclasses.replace(model, **self._objective())
+
+    def _objective(self) -> dict[str, Any]:
+        """Fields of the model that say what is trained for, by name; they may be set anew between two calls."""
+        return {}
 
     def _judge(self, n_rows: int) -> None:
         """A family's warnings of a fit to so many rows that went wrong."""

@@ -17,7 +17,18 @@ from diabolo.batches import Batch, Batches
 from diabolo.joint import JointLikelihood
 from diabolo.nets import Network
 
-__all__ = ["CodeModel", "Decoder", "Encoder", "Loss", "Model", "Phase", "Proposal", "State", "on_device"]
+__all__ = [
+    "CodeModel",
+    "Decoder",
+    "Encoder",
+    "Loss",
+    "Model",
+    "Phase",
+    "Proposal",
+    "State",
+    "on_device",
+    "untrained",
+]
 
 #: Learned vectors shared by all rows (scales, thresholds) move on the scale of units, weights on that of 0.1:
 #: one learning rate serves both when the vector is stored at a tenth of its size.
@@ -175,7 +186,7 @@ class Model(eqx.Module):
 
     def trainable(self) -> Self:
         """The same tree with True at every weight that training may move."""
-        return eqx.tree_at(type(self).fixed, _floats(self), replace_fn=_nothing)
+        return eqx.tree_at(type(self).fixed, _floats(self), replace_fn=untrained)
 
     def begin(self, batches: Batches, key: Array) -> Self:
         """What looks at the rows before training: a start that no random number gives."""
@@ -252,5 +263,6 @@ def _floats(tree: Any) -> Any:
     )
 
 
-def _nothing(tree: Any) -> Any:
+def untrained(tree: Any) -> Any:
+    """Of a part of a model, that no leaf of it is trained."""
     return jax.tree.map(lambda _: False, tree)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +11,6 @@ from sklearn.utils.validation import check_is_fitted
 from diabolo.checks import OneOf, Range
 from diabolo.estimator import DiaboloEstimator
 from diabolo.keys import children
-from diabolo.model import Model
 from diabolo.table import Schema
 from diabolo.variational import ACTIVE, Usage, Weights, n_said, starting_prior, warn_of_collapse
 from diabolo.wiring import Parts
@@ -75,11 +73,7 @@ class VariationalEstimator(DiaboloEstimator):
         }
 
     def _objective(self) -> dict[str, Any]:
-        """Fields of the model that say what is trained for, by name; they may be set anew between two calls."""
         params = self.get_params(deep=False)
         return {
             "weights": Weights.of(params.get("beta", 1.0), params.get("free_bits", 0.0), params["warm_up"])
         }
-
-    def _resumed(self, model: Model) -> Model:
-        return dataclasses.replace(model, **self._objective())

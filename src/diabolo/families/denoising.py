@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
@@ -106,15 +105,14 @@ class DenoisingModel(DeterministicModel):
 
     def _order(self, values: Array) -> Array:
         """What orders the cells of a column, its value or the place of its level: (n_rows, n_columns)."""
-        values = self._off_atoms(values)
-        _, first, width = np.unique(self.likelihood.column_of_value, return_index=True, return_counts=True)
-        order = values[:, first]
-        for law, columns in zip(self.likelihood.groups, self.likelihood.columns, strict=True):
-            if isinstance(law, (Categorical, Ordinal)):
-                for column in columns:
-                    places = np.arange(width[column])
-                    order = order.at[:, column].set(values[:, first[column] + places] @ places)
-        return order
+        owner = self.likelihood.column_of_value
+        first = np.unique(owner, return_index=True)[1]
+        laws = zip(self.likelihood.groups, self.likelihood.columns, strict=True)
+        levels = [
+            column for law, of_law in laws if isinstance(law, (Categorical, Ordinal)) for column in of_law
+        ]
+        place = np.where(np.isin(owner, levels), np.arange(len(owner)) - first[owner], 1)
+        return jnp.zeros((len(values), len(first))).at[:, owner].add(self._off_atoms(values) * place)
 
     def _atoms(self) -> Iterator[tuple[np.ndarray, np.ndarray, Array]]:
         """Of like columns with atoms: their first cells (n,), their flags (n, n_atoms), and the atoms' places."""
@@ -144,9 +142,8 @@ class DenoisingAutoencoder(DiaboloEstimator):
     corruption : what training does to a row: "masking" hides cells, "gaussian" adds noise to the encoded row,
         "salt_and_pepper" puts the column's least or largest value of the batch in a cell, "permuting" another row's
     corruption_level : probability that a cell is hit; of "gaussian" the standard deviation, in spreads of the column.
-        "auto" trains at four levels (a probability of 0.05, 0.1, 0.2 or 0.4; of
-        "gaussian" 0.1, 0.2, 0.4 or 0.8) and keeps the one
-        of the most held-out nats, of training rows where none is held out: the error of reconstruction would always
+        "auto" trains at four levels (0.05, 0.1, 0.2 and 0.4, of "gaussian" 0.1, 0.2, 0.4 and 0.8) and keeps the one of
+        the most held-out nats, of training rows where none is held out: the error of reconstruction would always
         prefer none. `partial_fit` chooses nothing and takes the second
     batch_size, learning_rate, max_steps : of training; "auto" suits the data
     early_stopping : stop when the held-out error has not fallen for `n_iter_no_change` rounds of 100 steps
@@ -235,16 +232,13 @@ class DenoisingAutoencoder(DiaboloEstimator):
     def build(self, schema: Schema, key: Array) -> DenoisingModel:
         """The untrained network for a table."""
         parts = Parts.of(self, schema, key, n_said=int)
-        return DenoisingModel(
-            **parts.fields(), **parts.borrowed(), level=self._level(), corruption=self.corruption
-        )
+        return DenoisingModel(**parts.fields(), **parts.borrowed(), **self._objective())
 
     def _resumed(self, model: Any) -> Any:
-        if self.corruption_level == "auto" and self.corruption == model.corruption:
-            return model
-        return dataclasses.replace(model, level=self._level(), corruption=self.corruption)
+        kept = self.corruption_level == "auto" and self.corruption == model.corruption
+        return model if kept else super()._resumed(model)
 
-    def _level(self) -> np.ndarray:
+    def _objective(self) -> dict[str, Any]:
         """The level asked for, or a middle one until another is chosen."""
         chosen = self.corruption_level
         if chosen != "auto" and chosen > 1.0 and self.corruption != "gaussian":
@@ -252,7 +246,8 @@ class DenoisingAutoencoder(DiaboloEstimator):
             raise refuse(
                 "parameter 'corruption_level'", got=f"{chosen}", want=want, fix="Set it between 0 and 1."
             )
-        return np.asarray(_LEVELS[self.corruption][1] if chosen == "auto" else chosen, np.float32)
+        level = _LEVELS[self.corruption][1] if chosen == "auto" else chosen
+        return {"corruption": self.corruption, "level": np.asarray(level, np.float32)}
 
     def _trained(
         self,

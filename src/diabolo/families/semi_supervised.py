@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -166,8 +165,7 @@ class SemiSupervisedVAE(ClassifierMixin, DiaboloEstimator):
         key_parts, key_classes, key_inner, key_outer = children(key, 4)
         facts: dict[str, Any] = {
             "log_frequency": np.asarray(kind.initial(), np.float32),
-            "alpha": np.asarray(self.alpha, np.float32),
-            "warm": np.asarray(self.warm_up, np.float32),
+            **self._objective(),
         }
         if not self.stacked:
             parts = Parts.of(self, schema, key_parts, lambda n: 2 * n, (("style", style),))
@@ -184,7 +182,6 @@ class SemiSupervisedVAE(ClassifierMixin, DiaboloEstimator):
         return StackedModel(
             **fields,
             **facts,
-            shares=_shares(self.shares),
             classifier=MLP(width, n_classes, hidden, self.activation, key_classes),
             inner=side_by_side(
                 [
@@ -200,11 +197,12 @@ class SemiSupervisedVAE(ClassifierMixin, DiaboloEstimator):
             ),
         )
 
-    def _resumed(self, model: Any) -> Any:
-        facts = {"alpha": np.asarray(self.alpha, np.float32), "warm": np.asarray(self.warm_up, np.float32)}
-        if self.stacked:
-            return dataclasses.replace(model, **facts, shares=_shares(self.shares))
-        return dataclasses.replace(model, **facts)
+    def _objective(self) -> dict[str, Any]:
+        facts: dict[str, Any] = {
+            "alpha": np.asarray(self.alpha, np.float32),
+            "warm": np.asarray(self.warm_up, np.float32),
+        }
+        return facts | {"shares": _shares(self.shares)} if self.stacked else facts
 
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None) -> Self:
         """As for every member; `classes` lists all labels in the first call, where its rows may lack some.

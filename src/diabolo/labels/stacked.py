@@ -15,7 +15,7 @@ from diabolo.batches import Batch
 from diabolo.codes import DiagonalGaussian, Placed
 from diabolo.joint import JointLikelihood
 from diabolo.labels.model import LabelModel, Said, placed, with_given
-from diabolo.model import Decoder, Encoder, Loss, Phase, State
+from diabolo.model import Decoder, Encoder, Loss, Phase, State, untrained
 from diabolo.nets import MLP
 from diabolo.objectives import weighted_mean
 from diabolo.priors import StandardNormal
@@ -62,12 +62,12 @@ class StackedModel(LabelModel):
     def feature_part(self) -> Self:
         """What the first phase trains."""
         label_nets = lambda model: (model.classifier, model.inner, model.outer)  # noqa: E731
-        return eqx.tree_at(label_nets, self.trainable(), replace_fn=_nothing)
+        return eqx.tree_at(label_nets, self.trainable(), replace_fn=untrained)
 
     def label_part(self) -> Self:
         """What the second phase trains."""
         return eqx.tree_at(
-            lambda model: (model.encoder, model.decoder), self.trainable(), replace_fn=_nothing
+            lambda model: (model.encoder, model.decoder), self.trainable(), replace_fn=untrained
         )
 
     def said(self, batch: Batch) -> DiagonalGaussian:
@@ -233,7 +233,3 @@ def starting_at_zero(network: MLP) -> MLP:
 
 def _answers(network: MLP, rows: Array) -> Array:
     return jax.vmap(network)(rows)
-
-
-def _nothing(tree: Any) -> Any:
-    return jax.tree.map(lambda _: False, tree)
