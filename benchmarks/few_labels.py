@@ -52,7 +52,7 @@ class Row(NamedTuple):
 
 NETWORKS: dict[str, Any] = {
     "stacked": True,
-    "n_features": 32,
+    "n_feature_components": 32,
     "n_components": 10,
     "hidden_layer_sizes": (500, 250),
     "label_layer_sizes": (100,),
@@ -120,7 +120,7 @@ def run(name: str, seed: int, tried: str | None = None) -> None:
     estimator = OnM1(**options, random_state=seed).fit(train, few)
     seconds, busy = time.perf_counter() - start[0], time.process_time() - start[1]
     known = few >= 0
-    codes = [m1.transform(part)[:, : options["n_features"]] for part in (train[known], test)]
+    codes = [m1.transform(part)[:, : options["n_feature_components"]] for part in (train[known], test)]
     numbers = {
         "row": name,
         "seed": seed,
@@ -148,7 +148,7 @@ def spread(name: str, seed: int) -> None:
     few = some_labels(label, ROWS[name].n_labels, seed)
     m1, _ = first(train, few)
     start = time.perf_counter()
-    codes, of_test = (m1.transform(part)[:, : NETWORKS["n_features"]] for part in (train, test))
+    codes, of_test = (m1.transform(part)[:, : NETWORKS["n_feature_components"]] for part in (train, test))
     spreading = LabelSpreading(kernel="knn", n_neighbors=10, alpha=0.99, max_iter=200).fit(codes, few)
     numbers = {
         "row": name,

@@ -8,20 +8,29 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from scipy.special import logsumexp
 
+from diabolo import devices
+from diabolo.batches import Batch
+from diabolo.density import reading_of
 from diabolo.families.autoencoder import Autoencoder
 from diabolo.families.conditional import ConditionalVAE
 from diabolo.families.denoising import DenoisingAutoencoder
 from diabolo.families.hierarchical import HierarchicalVAE
 from diabolo.families.iwae import IWAE
+from diabolo.families.made import MADE
+from diabolo.families.nonlocal_parzen import NonlocalManifoldParzen
+from diabolo.families.normalizing_flow import NormalizingFlow
+from diabolo.families.parzen import ManifoldParzen
+from diabolo.families.rbm import RBM
 from diabolo.families.semi_supervised import SemiSupervisedVAE
 from diabolo.families.vae import VAE
+from diabolo.masked import ranks_after
+from diabolo.model import DirectModel
 from diabolo.table import Rows
 
 N_ROWS = 400
@@ -38,14 +47,25 @@ class Case:
     """A member at a size that trains in a second; called, it makes an unfitted one.
 
     condition : what `fit` is also given, made of X. The laws say no y: theirs are the readings without a condition.
+    with_cell : (estimator, rows, column) to log p of the rows with a cell, by the reading that would leave it out; None
+        where there is one reading for both
+    no_bottleneck : why `reconstruct` need not keep most of a row
+    no_decoder : why no decoder can be silenced nor an encoder be looked at; its own file says what stands in for them
+    untrained : why no untrained copy of it can be compared with; empty where one can
     """
 
     member: type[Any]
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     condition: Callable[[Any], np.ndarray] | None = None
+    with_cell: Callable[[Any, Rows, int], np.ndarray] | None = None
+    no_bottleneck: str = ""
+    no_decoder: str = ""
+    untrained: str = ""
 
     def __call__(self, **options: Any) -> Any:
-        estimator = self.member(**{**SMALL, **self.options, **options})
+        known = self.member().get_params(deep=False)  # members of kernels take no step, and no batch
+        wanted = {**SMALL, **self.options, **options}
+        estimator = self.member(**{name: value for name, value in wanted.items() if name in known})
         if self.condition is not None:
             estimator.fit = lambda X: self.member.fit(estimator, X, self.condition(X))
         return estimator
@@ -62,14 +82,66 @@ def some_halves(X: Any) -> np.ndarray:
     return np.where(np.arange(len(X)) % 3 == 0, np.asarray(halves(X) == "upper", int), -1)
 
 
+@devices.compiled
+def _in_order(model: Any, batch: Batch, ranks: jax.Array) -> jax.Array:
+    """log p of each row in an order of its own: (n_rows,) nats."""
+    return jax.vmap(model.log_prob_in)(batch, ranks)
+
+
+def _in_orders_that_end_with(estimator: Any, rows: Rows, column: int) -> np.ndarray:
+    """log p of whole rows by MADE's orders, each moved so that it ends with one column: (n_rows,) nats."""
+    model, batch = estimator.model_, Batch.of(rows)
+    left = rows.observed & (np.arange(rows.observed.shape[1]) != column)
+    each = []
+    for ranks in model.orders:
+        moved = jax.vmap(ranks_after, in_axes=(None, 0))(jnp.asarray(ranks), left)
+        each.append(_in_order(model, batch, moved))
+    return logsumexp(np.array(each, np.float64), axis=0) - np.log(len(each)) + rows.offset
+
+
+def _in_its_one_reading(estimator: Any, rows: Rows, column: int) -> np.ndarray:
+    """log p of rows, the same whichever cell is left out: (n_rows,) nats."""
+    return reading_of(estimator.model_, rows, 512, 0).values
+
+
+ITS_KERNELS = "its kernels are of the rows: what stands in for the decoder is in test_parzen"
+ITS_LAYERS = "its layers are encoder and decoder at once: test_normalizing_flow looks at them"
+ITS_ROWS = "without its rows there is no model, and nothing else is trained: test_parzen judges the widths"
+ITS_NOISE = (
+    "an untrained network's kernels are nearly round and their noise is settled like any: see test_parzen"
+)
+
+
 CASES = {
     "VAE": Case(VAE),
     "IWAE": Case(IWAE, {"n_draws": 4}),
     "HierarchicalVAE": Case(HierarchicalVAE, {"n_components": (1, 1), "level_layer_sizes": (8,)}),
     "ConditionalVAE": Case(ConditionalVAE, {"given_dropout": 0.5}, halves),
     "SemiSupervisedVAE": Case(SemiSupervisedVAE, {}, some_halves),
+    "M1 + M2": Case(
+        SemiSupervisedVAE,
+        {"stacked": True, "n_components": 1, "n_feature_components": 2, "label_layer_sizes": (8,)},
+        some_halves,
+    ),
     "Autoencoder": Case(Autoencoder),
     "DenoisingAutoencoder": Case(DenoisingAutoencoder, {"corruption_level": 0.1}),
+    "MADE": Case(
+        MADE,
+        {"hidden_layer_sizes": (64,), "n_orders": 3, "n_parts": 3, "agnostic": 0.1, "dropout": 0.0},
+        with_cell=_in_orders_that_end_with,
+        no_bottleneck="each column is told from those before it only, the first from none",
+        no_decoder="one network reads and says; its start is a mixture near the marginal laws (test_made.py)",
+    ),
+    "NormalizingFlow": Case(NormalizingFlow, {"n_layers": 2}, no_decoder=ITS_LAYERS),
+    "ManifoldParzen": Case(
+        ManifoldParzen, {"n_neighbors": 11, "n_directions": 2}, no_decoder=ITS_KERNELS, untrained=ITS_ROWS
+    ),
+    "NonlocalManifoldParzen": Case(
+        NonlocalManifoldParzen, {"max_steps": 300}, no_decoder=ITS_KERNELS, untrained=ITS_NOISE
+    ),
+    "RBM": Case(
+        RBM, {"n_components": 6}, no_decoder="one matrix is encoder and decoder: test_rbm looks at it"
+    ),
 }
 
 
@@ -123,7 +195,7 @@ def fitted(name: str, table: str = "points") -> Any:
     return estimator
 
 
-@eqx.filter_jit
+@devices.compiled
 def _log_likelihoods(model: Any, params: jax.Array, values: jax.Array, observed: jax.Array) -> jax.Array:
     """log p(observed cells of one row | code) at each code of a grid: (n_codes,) nats."""
     return jnp.sum(jnp.where(observed, model.likelihood.log_prob(params, values), 0.0), axis=1)
@@ -144,22 +216,28 @@ class Grid:
     def of(cls, estimator: Any, n_side: int, given: Any = ()) -> "Grid":
         """Under one row of conditions, (given_width,)."""
         model = estimator.model_
-        drawn = np.asarray(model.join(model.draw_prior(jax.random.key(0), 20_000)))
+        codes = model.draw_prior(jax.random.key(0), 20_000)
         labels = np.eye(
             dict(model.code_widths).get("label", 0), dtype=np.float32
         )  # summed out, where there are any
-        drawn = drawn[:, : drawn.shape[1] - len(labels)]
+        first = next(iter(model.code_widths))[0]
+        drawn = np.asarray(codes["features"] if first == "features" else model.join(codes))
+        drawn = drawn[:, :2]
         low, high = drawn.min(axis=0) - drawn.std(axis=0), drawn.max(axis=0) + drawn.std(axis=0)
         sides = np.linspace(low, high, n_side)  # (n_side, 2)
-        points = np.stack(np.meshgrid(*sides.T), axis=-1).reshape(-1, 2).astype(np.float32)
+        points = np.stack(np.meshgrid(*sides.T), axis=-1).reshape(-1, drawn.shape[1]).astype(np.float32)
+        cell = np.log(np.prod(sides[1] - sides[0]))
+        if first == "features":
+            conditions = np.tile(np.asarray(given, np.float32), (len(points), 1))
+            zeros = {name: np.zeros((len(points), n), np.float32) for name, n in model.code_widths}
+            params = model.decode(zeros | {"features": points}, conditions)
+            return cls(_log_prior_of_features(model, points, labels), params, cell)
         if len(labels):
             beside = np.repeat(labels, len(points), axis=0)
             points = np.hstack([np.tile(points, (len(labels), 1)), beside])
         codes = model.split(points)
         params = model.decode(codes, np.tile(np.asarray(given, np.float32), (len(points), 1)))
-        return cls(
-            np.asarray(model.log_prior(codes), np.float64), params, np.log(np.prod(sides[1] - sides[0]))
-        )
+        return cls(np.asarray(model.log_prior(codes), np.float64), params, cell)
 
     def log_joint(self, estimator: Any, rows: Rows) -> np.ndarray:
         """log p(observed cells of a row, code), (n_rows, n_codes) nats."""
@@ -170,17 +248,47 @@ class Grid:
         return np.array(each) + self.log_prior
 
 
+def _log_prior_of_features(model: Any, features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """log p(features) of M1 + M2, (n,) nats: its label is summed out, its one number of style integrated."""
+    style = np.linspace(-6.0, 6.0, 121, dtype=np.float32)[:, None]
+    total = np.full(len(features), -np.inf)
+    for label, log_frequency in zip(labels, np.asarray(model.log_frequency), strict=True):
+        made = model.made(style, np.tile(label, (len(style), 1)))
+        each = np.asarray(made.log_prob_of_all(features), np.float64)  # (n, 121)
+        log_prior = -0.5 * style[:, 0] ** 2 - 0.5 * np.log(2.0 * np.pi) + np.log(0.1) + log_frequency
+        total = np.logaddexp(total, logsumexp(each + log_prior, axis=1))
+    return total
+
+
 def by_quadrature(estimator: Any, rows: Rows, n_side: int = 401) -> np.ndarray:
     """log p(row) of the observed cells by the rectangle rule over a code of two components: (n_rows,) nats.
 
-    Each row under its own conditions.
+    Each row under its own conditions. A model that says its density itself is asked with many draws, of another seed.
     """
+    if isinstance(estimator.model_, DirectModel):
+        many = [reading_of(estimator.model_, rows, 4096, 1000 + seed).values for seed in range(4)]
+        return logsumexp(many, axis=0) - np.log(len(many))
     out = np.empty(len(rows.values))
     for given in set(map(tuple, rows.given.tolist())):
         here = (rows.given == np.asarray(given, np.float32)).all(axis=1)
         part, grid = Rows(*(one[here] for one in rows)), Grid.of(estimator, n_side, given)
         out[here] = logsumexp(grid.log_joint(estimator, part), axis=1) + grid.cell + part.offset
     return out
+
+
+def _law_of_cells(estimator: Any, rows: Rows, column: int) -> tuple[np.ndarray, np.ndarray]:
+    """`law_given_rest` of a model without a code: each value that the cell may have, weighed by its density."""
+    here = np.flatnonzero(estimator.model_.likelihood.column_of_value == column)
+    cells = np.eye(len(here)) if len(here) > 1 else np.linspace(-6.0, 6.0, 241)[:, None]
+    with_cell = CASES[type(estimator).__name__].with_cell or _in_its_one_reading
+    n_rows, n_cells = len(rows.values), len(cells)
+    filled = Rows(*(np.repeat(part, n_cells, axis=0) for part in rows))
+    filled.values[:, here] = np.tile(cells, (n_rows, 1))
+    filled.observed[:, column] = True
+    nats = with_cell(estimator, filled, column).reshape(n_rows, n_cells)
+    weights = np.exp(nats - logsumexp(nats, axis=1, keepdims=True))
+    mean = weights @ cells
+    return mean, np.sqrt(np.maximum(weights @ cells[:, 0] ** 2 - mean[:, 0] ** 2, 0.0))
 
 
 def law_given_rest(
@@ -193,6 +301,8 @@ def law_given_rest(
     (n_rows, width) : the mean of the column's encoded cells; for levels their probabilities, were each seen
     (n_rows,) : the spread of the first encoded cell, that of plain real columns
     """
+    if isinstance(estimator.model_, DirectModel):
+        return _law_of_cells(estimator, rows, column)
     grid, likelihood = Grid.of(estimator, n_side, rows.given[0]), estimator.model_.likelihood
     log_joint = grid.log_joint(estimator, rows)
     weights = np.exp(log_joint - logsumexp(log_joint, axis=1, keepdims=True))

@@ -9,7 +9,7 @@ from cases import CASES, SMALL, mixed, points
 import diabolo
 from diabolo import DenoisingAutoencoder, InputError
 from diabolo.batches import Batch, Batches
-from diabolo.density import importance_reading
+from diabolo.density import reading_of
 from diabolo.table import Rows
 
 
@@ -68,7 +68,7 @@ def test_the_level_is_chosen_by_held_out_nats(tmp_path):
         for part in (batches.held_out.values, batches.held_out.observed, batches.held_out.given)
     )
     held_out = Rows(values, observed, given, np.zeros(len(values)))
-    nats = [importance_reading(one.model_, held_out, 128, 0).values.mean() for one in each]
+    nats = [reading_of(one.model_, held_out, 128, 0).values.mean() for one in each]
     errors = [np.mean((one.reconstruct(X) - X) ** 2) for one in each]
     assert np.argmin(errors) != np.argmax(nats)  # reconstruction would choose another
     chosen = auto.corruption_level_

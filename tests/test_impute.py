@@ -45,7 +45,7 @@ def test_draws_of_a_level_have_its_probabilities_given_the_rest(name):
     assert np.all(drawn.sum(axis=2) == 1.0)
     assert np.max(np.abs(drawn.mean(axis=1) - shares)) < 0.15
     assert np.mean(np.abs(drawn.mean(axis=1) - shares)) < 0.02
-    assert np.mean(shares.max(axis=1)) > 0.7  # the other cells say much of it
+    assert np.mean(shares.max(axis=1)) > 0.6  # the other cells say much of it: alone, half are of one level
 
 
 def test_the_centre_is_the_mean_of_numbers_and_the_likeliest_of_levels():

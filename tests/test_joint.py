@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
+from diabolo import devices
 from diabolo.joint import JointLikelihood
 from diabolo.likelihoods import (
     Bernoulli,
@@ -199,3 +200,25 @@ def test_draws_of_a_discrete_law(drawn, name):
     observed = np.append(observed[common], N_DRAWS - observed[common].sum())
     expected = np.append(pmf[common], max(1 - pmf[common].sum(), 1e-4)) * N_DRAWS
     assert stats.chisquare(observed, expected * N_DRAWS / expected.sum()).pvalue > 1e-3
+
+
+def test_a_compiled_law_of_many_draws_is_that_of_each():
+    """XLA's reductions on a CPU have been wrong beyond 32,768 results of a transposed operand."""
+    n_rows, n_draws, n_columns, n_levels = 64, 128, 8, 3
+    joint = JointLikelihood.stack(
+        [Categorical(0.0, np.zeros(n_levels))] * n_columns, [np.zeros(n_levels)] * n_columns
+    )
+    rng = np.random.default_rng(0)
+    params = rng.normal(size=(n_rows, n_draws, n_columns * n_levels)).astype(np.float32)
+    levels = rng.integers(0, n_levels, (n_rows, n_columns))
+    rows = np.eye(n_levels, dtype=np.float32)[levels].reshape(n_rows, -1)
+
+    @devices.compiled
+    def over_draws(joint, params, rows):
+        return jax.vmap(lambda drawn: joint.log_prob(drawn, rows), in_axes=1, out_axes=1)(params)
+
+    logits = params.reshape(n_rows, n_draws, n_columns, n_levels).astype(float)
+    expected = np.take_along_axis(special.log_softmax(logits, axis=-1), levels[:, None, :, None], axis=-1)[
+        ..., 0
+    ]
+    np.testing.assert_allclose(over_draws(joint, jnp.asarray(params), jnp.asarray(rows)), expected, atol=1e-5)

@@ -17,17 +17,19 @@ from sklearn.base import clone, is_classifier
 
 import diabolo
 from diabolo.batches import Batch, Batches
-from diabolo.density import importance_reading
+from diabolo.density import reading_of
+from diabolo.model import DirectModel
 
 # ---- a row's answer --------------------------------------------------------------------------------------------
 
 
-def test_codes_are_float64_and_two_calls_agree(on_mixed):
+def test_codes_are_float64_and_two_calls_agree(case, on_mixed):
     codes = on_mixed.transform(mixed())
     assert codes.shape == (N_ROWS, on_mixed.model_.n_components) and codes.dtype == np.float64
     assert np.array_equal(codes, on_mixed.transform(mixed()))
     assert np.array_equal(on_mixed.score_samples(mixed()), on_mixed.score_samples(mixed()))
-    assert np.all(codes.std(axis=0) > 0.1)  # a code that says nothing of its row would pass every other law
+    # a code that says nothing of its row would pass every other law; of a wide layer some units see one column only
+    assert np.quantile(codes.std(axis=0), 0.25 if case.no_bottleneck else 0.0) > 0.1
 
 
 def test_a_row_reads_the_same_in_any_order_company_and_chunk(on_mixed):
@@ -75,10 +77,12 @@ def test_arrays_come_back_as_float64_arrays(on_points):
         assert type(rows) is np.ndarray and rows.dtype == np.float64 and rows.shape == (N_ROWS, 4)
 
 
-def test_reconstruction_is_the_decoded_code_and_keeps_most_of_the_row(on_points):
+def test_reconstruction_is_the_decoded_code_and_keeps_most_of_the_row(case, on_points):
     X = points()
     rows = on_points.reconstruct(X)
     assert np.array_equal(rows, on_points.inverse_transform(on_points.transform(X)))
+    if case.no_bottleneck:
+        return
     # the noise off the plane is 0.25 of some 3 to 6 per column
     assert np.mean((rows - X) ** 2) < 0.15 * np.mean((X - X.mean(axis=0)) ** 2)
 
@@ -132,7 +136,7 @@ def test_a_thousand_times_the_numbers_cost_a_logarithm_per_cell(case, on_points)
     assert abs(nats(refit, 1000.0 * X) - (nats(on_points, X) - 4.0 * np.log(1000.0))) < 0.1
 
 
-def test_a_gap_is_the_integral_over_its_cell(on_points):
+def test_a_gap_is_the_integral_over_its_cell(case, on_points):
     X = points()[:20]
     spread = points().std(axis=0)[2]
     side = np.linspace(-4.0, 4.0, 81) * spread + points().mean(axis=0)[2]
@@ -140,9 +144,12 @@ def test_a_gap_is_the_integral_over_its_cell(on_points):
     filled[:, 2] = np.tile(side, len(X))
     gaps = X.copy()
     gaps[:, 2] = np.nan
-    whole = on_points.log_density(filled, n_draws=1000)
-    centred = (whole.values + 0.5 * whole.standard_error**2).reshape(len(X), -1)
-    integral = logsumexp(centred, axis=1) + np.log(side[1] - side[0])
+    if case.with_cell is None:
+        whole = on_points.log_density(filled, n_draws=1000)
+        centred = whole.values + 0.5 * whole.standard_error**2
+    else:
+        centred = case.with_cell(on_points, on_points.schema_.encode(filled), 2)
+    integral = logsumexp(centred.reshape(len(X), -1), axis=1) + np.log(side[1] - side[0])
     assert np.all(np.abs(by_quadrature(on_points, on_points.schema_.encode(gaps)) - integral) < 0.05)
     # no gap was seen in training, so the encoder looks elsewhere, and not every row has an interval
     reading = on_points.log_density(gaps, n_draws=300)
@@ -152,8 +159,9 @@ def test_a_gap_is_the_integral_over_its_cell(on_points):
     assert np.all(held | reading.withheld)
 
 
-def test_a_gap_is_the_sum_over_its_levels_and_the_unseen(on_mixed):
+def test_a_gap_is_the_sum_over_its_levels_and_the_unseen(case, on_mixed):
     table = mixed()[:10]
+    with_cell = case.with_cell or (lambda estimator, rows, column: by_quadrature(estimator, rows))
 
     def with_colour(level):
         return table.assign(colour=pd.Series([level] * len(table), index=table.index, dtype=object))
@@ -162,11 +170,13 @@ def test_a_gap_is_the_sum_over_its_levels_and_the_unseen(on_mixed):
     assert kind.reserved == 1.0 / (
         mixed()["colour"].notna().sum() + 1
     )  # no level was seen once: the least there is
-    gap, unseen, *seen = (
-        by_quadrature(on_mixed, on_mixed.schema_.encode(with_colour(level)))
-        for level in (None, "puce", *kind.levels)
+    gap, unseen = (
+        by_quadrature(on_mixed, on_mixed.schema_.encode(with_colour(level))) for level in (None, "puce")
     )
-    np.testing.assert_allclose(logsumexp([unseen, *seen], axis=0), gap, atol=1e-3)
+    seen = [with_cell(on_mixed, on_mixed.schema_.encode(with_colour(level)), 2) for level in kind.levels]
+    # a bound that a model says itself is asked by draws, not on a grid
+    close = 0.05 if isinstance(on_mixed.model_, DirectModel) and on_mixed.density_kind_ != "exact" else 1e-3
+    np.testing.assert_allclose(logsumexp([unseen, *seen], axis=0), gap, atol=close)
     np.testing.assert_allclose(unseen, gap + np.log(kind.reserved), atol=1e-9)
     assert np.all(gap > np.max(seen, axis=0))
 
@@ -176,9 +186,14 @@ def test_intervals_hold_the_truth_as_often_as_they_say(name, table):
     model = fitted(name, table)
     rows = model.schema_.encode(TABLES[table]()[:48])
     truth = by_quadrature(model, rows)
+    reading = reading_of(model.model_, rows, 1000, 0)
+    if set(reading.kind) == {"exact"}:  # there is nothing to be wrong about
+        assert np.all(reading.standard_error == 0) and not reading.withheld.any()
+        np.testing.assert_allclose(reading.values, truth, atol=1e-4)
+        return
     n_held, n_given, n_withheld = 0, 0, 0
     for seed in range(16):
-        reading = importance_reading(model.model_, rows, 300, seed)
+        reading = reading_of(model.model_, rows, 1000, seed)
         low, high = reading.interval(0.95)
         assert np.array_equal(np.isnan(low), reading.withheld)
         n_held += np.sum((low <= truth) & (truth <= high))
@@ -186,10 +201,22 @@ def test_intervals_hold_the_truth_as_often_as_they_say(name, table):
         n_withheld += np.sum(reading.withheld)
     assert 0.92 <= n_held / n_given <= 0.97
     # a reading that mostly withholds its interval gives none
-    assert n_withheld < 0.4 * (n_given + n_withheld)
+    assert n_withheld < 0.5 * (n_given + n_withheld)
+
+
+def test_the_density_of_all_rows_there_can_be_sums_to_one(case):
+    """Six columns of three levels, so alike that they are one group: 729 rows."""
+    cells = np.stack(np.meshgrid(*[range(3)] * 6), axis=-1).reshape(-1, 6)
+    rows = pd.DataFrame(cells, columns=list("abcdef"))
+    drawn = rows.sample(N_ROWS, replace=True, random_state=0, weights=1.0 + 8.0 * (rows["a"] == rows["b"]))
+    model = case().fit(drawn.reset_index(drop=True))
+    seen = 1.0 - 1.0 / (N_ROWS + 1)  # of a column's mass: the least there is is kept for a level never seen
+    assert np.exp(model.score_samples(rows)).sum() == pytest.approx(seen**6, abs=0.03)
 
 
 def test_training_beats_an_untrained_copy(case):
+    if case.untrained:
+        pytest.skip(case.untrained)
     X = points()
     trained = case(max_steps=1000).fit(X[::2])
     schema = trained.schema_
@@ -312,6 +339,8 @@ def test_a_refit_forgets_the_first_fit(case, on_points):
 
 def test_codes_come_as_a_frame_where_that_is_asked_for(name, on_mixed):
     framed = pickle.loads(pickle.dumps(on_mixed)).set_output(transform="pandas").transform(mixed())
-    assert list(framed.columns) == [f"{name.lower()}{k}" for k in range(on_mixed.model_.n_components)]
+    assert list(framed.columns) == [
+        f"{type(on_mixed).__name__.lower()}{k}" for k in range(on_mixed.model_.n_components)
+    ]
     assert framed.index.equals(mixed().index)
     assert np.array_equal(framed.to_numpy(), on_mixed.transform(mixed()))

@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 import diabolo
 from diabolo import VAE, Autoencoder, DenoisingAutoencoder
 from diabolo.columns import Real
-from diabolo.density import importance_reading
+from diabolo.density import reading_of
 from diabolo.likelihoods import Bernoulli, Normal, scale
 
 MEMBERS = [VAE, Autoencoder, DenoisingAutoencoder]
@@ -48,7 +48,7 @@ def by_quadrature(estimator, X, n_side=401, reach=None):
 def test_importance_sampling_agrees_with_quadrature(fitted, iris):
     X = iris[::10]
     rows, truth = fitted.schema_.encode(X), by_quadrature(fitted, X)
-    readings = [importance_reading(fitted.model_, rows, 20_000, seed) for seed in range(4)]
+    readings = [reading_of(fitted.model_, rows, 20_000, seed) for seed in range(4)]
     for reading in readings:
         assert abs(np.mean(reading.values) - np.mean(truth)) < 0.01
         assert set(reading.kind) == {"bound"}

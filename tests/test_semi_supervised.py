@@ -37,7 +37,9 @@ def trained(stacked=False):
     """One row in twenty has its label."""
     X, label = rows()
     y = np.where(np.arange(N_ROWS) % 20 == 0, label, -1)
-    options = SMALL | {"n_components": 1, "stacked": stacked, "n_features": 3, "label_layer_sizes": (16,)}
+    options = SMALL | {"n_components": 1, "stacked": stacked, "n_feature_components": 3}
+    if stacked:
+        options |= {"label_layer_sizes": (16,), "shares": (0.5, 0.5, 0.0)}  # as in the paper
     return SemiSupervisedVAE(**options).fit(X, y)
 
 
@@ -98,7 +100,12 @@ def test_densities_are_those_of_the_known_law(stacked):
 def test_the_reading_is_the_quadrature_over_style_and_the_sum_over_labels():
     X, label = rows()
     y = np.where(np.arange(N_ROWS) % 20 == 0, label, -1)
-    options = SMALL | {"n_components": 1, "stacked": True, "n_features": 1, "label_layer_sizes": (8,)}
+    options = SMALL | {
+        "n_components": 1,
+        "stacked": True,
+        "n_feature_components": 1,
+        "label_layer_sizes": (8,),
+    }
     model = SemiSupervisedVAE(**options | {"max_steps": 400}).fit(X, y)
     reading = model.log_density(X[:40], n_draws=4000)
     truth = by_quadrature(model, model.schema_.encode(X[:40]))
@@ -278,6 +285,18 @@ def test_stacked_goes_through_its_phases_at_every_further_call():
     first = again.loss_curve_[-1]
     assert again.fit(X, label).loss_curve_[-1] < first
     assert model.partial_fit(X[:1], label[:1]).n_steps_ == 43 * 19 + 1  # too few steps for two phases
+
+
+def test_the_networks_on_top_of_the_code_are_as_wide_as_asked():
+    model = trained(stacked=True)
+    net = model.model_
+    assert dict(net.code_widths) == {"features": 3, "style": 1, "label": 3}
+    assert [layer.weight.shape[-2:] for layer in net.classifier.layers] == [(3, 16), (16, 3)]
+    assert [layer.weight.shape[-2:] for layer in net.inner.layers] == [(3, 16), (16, 2)]
+    other = SemiSupervisedVAE(**model.get_params() | {"label_layer_sizes": (5, 4), "n_feature_components": 2})
+    wider = other.build(model.schema_, jax.random.key(0))
+    assert dict(wider.code_widths)["features"] == 2
+    assert [layer.weight.shape[-2:] for layer in wider.outer.layers] == [(1, 4), (4, 5), (5, 4)]
 
 
 def test_what_is_no_label_is_refused():

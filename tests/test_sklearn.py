@@ -3,11 +3,17 @@
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from diabolo.classifier import BayesClassifier
 from diabolo.families.autoencoder import Autoencoder
 from diabolo.families.conditional import ConditionalVAE
 from diabolo.families.denoising import DenoisingAutoencoder
 from diabolo.families.hierarchical import HierarchicalVAE
 from diabolo.families.iwae import IWAE
+from diabolo.families.made import MADE
+from diabolo.families.nonlocal_parzen import NonlocalManifoldParzen
+from diabolo.families.normalizing_flow import NormalizingFlow
+from diabolo.families.parzen import ManifoldParzen, ParzenWindow
+from diabolo.families.rbm import RBM
 from diabolo.families.semi_supervised import SemiSupervisedVAE
 from diabolo.families.vae import VAE
 from diabolo.outliers import OutlierDetector
@@ -25,9 +31,16 @@ FAMILIES = (VAE, IWAE, HierarchicalVAE, ConditionalVAE, Autoencoder, DenoisingAu
             **SMALL | {"max_steps": 800, "learning_rate": 0.01},
             stacked=True,
             label_layer_sizes=(8,),
-            shares=(0.4, 0.2, 0.4),
         ),
+        NormalizingFlow(n_layers=1, hidden_layer_sizes=(8,), max_steps=100, random_state=0),
+        MADE((8,), n_orders=2, n_parts=2, max_steps=100, random_state=0),
         OutlierDetector(VAE(**SMALL)),
+        ManifoldParzen(
+            n_components=2, n_neighbors=5, n_directions=1, bandwidth=0.3, smoothing=0.1, random_state=0
+        ),
+        NonlocalManifoldParzen(**SMALL, n_directions=1, bandwidth=0.3, smoothing=0.1),
+        BayesClassifier(ParzenWindow(n_components=2, random_state=0)),
+        RBM(n_components=2, n_gibbs=1, max_steps=100, random_state=0),
     ]
 )
 def test_scikit_learn_accepts(estimator, check):

@@ -42,6 +42,7 @@ class Walk(Model):
     keeps_best: ClassVar[bool] = True
 
     likelihood: JointLikelihood
+    code_widths: tuple[tuple[str, int], ...] = eqx.field(static=True)
     first: Array
     second: Array
     phases: tuple[Phase, ...] = eqx.field(static=True, default=(Phase(),))
@@ -70,7 +71,7 @@ class Walk(Model):
     def encode(self, batch):
         raise NotImplementedError
 
-    def decode(self, codes, given):
+    def typical(self, codes, given):
         raise NotImplementedError
 
     def sample(self, key, n, given):
@@ -81,7 +82,8 @@ STEADY = {"learning_rate": 0.01, "decay": "constant", "n_warm": 1}
 
 
 def walk(**fields):
-    return Walk(JointLikelihood.stack([], []), np.zeros((), np.float32), np.zeros((), np.float32), **fields)
+    zero = np.zeros((), np.float32)
+    return Walk(JointLikelihood.stack([], []), code_widths=(), first=zero, second=zero, **fields)
 
 
 def tens(fraction: float = 0.5) -> Batches:

@@ -20,10 +20,10 @@ from scipy.stats import norm
 
 from diabolo import density
 from diabolo.batches import Batch, Batches
-from diabolo.codes import LocalStrata
 from diabolo.columns import Real
 from diabolo.model import State
 from diabolo.priors import Mixture
+from diabolo.proposals import LocalStrata
 
 # ---- odd tables ------------------------------------------------------------------------------------------------
 
@@ -31,8 +31,11 @@ from diabolo.priors import Mixture
 def test_n_smaller_than_the_batch(case):
     X = points()[:12]
     few = case(max_steps=1000, learning_rate=0.01).fit(X)
-    assert few.n_steps_ == 1000 and few.validation_scores_ == []  # below 20 rows none is held out
-    assert np.mean((few.reconstruct(X) - X) ** 2) < 0.3 * np.mean((X - X.mean(axis=0)) ** 2)
+    if "max_steps" in few.get_params():
+        assert few.n_steps_ == 1000 and few.validation_scores_ == []  # below 20 rows none is held out
+    assert case.no_bottleneck or np.mean((few.reconstruct(X) - X) ** 2) < 0.3 * np.mean(
+        (X - X.mean(axis=0)) ** 2
+    )
     assert nats(few, X) > nats(few, X + 10.0 * X.std(axis=0)) + 10.0
 
 
@@ -80,7 +83,9 @@ def test_data_far_from_zero_and_one_and_negative_data(case, on_points):
     draws = far.sample(4000, random_state=0)
     assert np.all(np.abs(draws.mean(axis=0) - X.mean(axis=0)) < 0.2 * X.std(axis=0))
     assert np.all(np.abs(draws.std(axis=0) / X.std(axis=0) - 1.0) < 0.15)
-    assert np.mean((far.reconstruct(X) - X) ** 2) < 0.15 * np.mean((X - X.mean(axis=0)) ** 2)
+    assert case.no_bottleneck or np.mean((far.reconstruct(X) - X) ** 2) < 0.15 * np.mean(
+        (X - X.mean(axis=0)) ** 2
+    )
 
 
 def test_integers_floats_fortran_order_and_read_only_arrays(case, on_points):
@@ -137,9 +142,11 @@ def test_row_by_row_against_all_at_once(on_points):
 # ---- densities -------------------------------------------------------------------------------------------------
 
 
-def test_the_sign_and_the_constants_of_a_log_density(on_points):
+def test_the_sign_and_the_constants_of_a_log_density(case, on_points):
     """With a decoder that ignores its code, p(x) is the product of the columns' own normal laws, in user's units."""
     X = points()
+    if case.no_decoder:
+        pytest.skip(case.no_decoder)
     deaf = pickle.loads(pickle.dumps(on_points))
     silent = lambda model: (model.encoder.network, model.decoder.network, model.decoder.shared)  # noqa: E731
     zeros = jax.tree.map(
@@ -185,6 +192,8 @@ def test_strata_share_out_every_draw(n_draws):
 def test_one_draw_has_no_standard_error(on_points):
     reading = on_points.log_density(points()[:10], n_draws=1)
     low, high = reading.interval()
+    if on_points.density_kind_ == "exact":
+        return  # nothing is drawn, and the width is nothing
     assert not np.any(high - low < 1e-3)  # nan is honest, a width of nothing is not
 
 
@@ -198,7 +207,9 @@ def test_an_unseen_level_or_a_gap_never_makes_a_row_likelier(name):
     )
     assert nats(model, unseen) < nats(model, table) - 1.0
     # a gap drops the cell's own nats and no more: what is left is a probability summed over the levels
-    lost = model.score_samples(gap) - model.score_samples(table)
+    with_cell = CASES[name].with_cell
+    whole = with_cell(model, model.schema_.encode(table), 2) if with_cell else model.score_samples(table)
+    lost = model.score_samples(gap) - whole
     assert 0.0 < np.mean(lost) < np.log(3.0)
 
 
@@ -257,6 +268,8 @@ def test_best_weights_are_chosen_at_the_full_weight_of_the_divergence():
 
 
 def test_training_raises_the_held_out_score_above_an_untrained_net(case, on_points):
+    if case.untrained:
+        pytest.skip(case.untrained)
     schema = on_points.schema_
     held_out = Batches.split(Batch.of(schema.encode(points())), 128, 0.1, seed=0).held_out
     untrained = case().build(schema, jax.random.key(1)).held_out(held_out, jax.random.key(2))
@@ -267,6 +280,8 @@ def test_training_raises_the_held_out_score_above_an_untrained_net(case, on_poin
 
 def test_the_encoder_is_kept_after_fit(case, on_points):
     X = points()
+    if case.no_decoder:
+        pytest.skip(case.no_decoder)
     fresh = case().build(on_points.schema_, jax.random.key(0)).encoder
     old, new = (jax.tree.leaves(encoder) for encoder in (fresh, on_points.model_.encoder))
     assert all(not np.allclose(a, b) for a, b in zip(old, new, strict=True))
@@ -276,12 +291,14 @@ def test_the_encoder_is_kept_after_fit(case, on_points):
     )
 
 
-def test_samples_are_drawn_not_argmaxed(on_points):
+def test_samples_are_drawn_not_argmaxed(case, on_points):
     """Noise is in the draws of numbers; frequencies of levels are in `test_laws.py`."""
     draws = on_points.sample(20_000, random_state=0)
     # off the plane through the data lies nothing but noise, of spread 0.5
     normal = np.linalg.svd(points() - points().mean(axis=0))[2][-1]
-    assert abs(np.std(draws @ normal) / np.std(points() @ normal) - 1.0) < 0.2
+    spread = np.std(draws @ normal) / np.std(points() @ normal)
+    # a kernel's width comes on top of its row's own noise; an RBM has one width for each column
+    assert 0.8 < spread < (2.2 if case.no_decoder else 1.2)
 
 
 # ---- the world around ------------------------------------------------------------------------------------------
@@ -324,7 +341,8 @@ def _global_state():
 def test_no_global_random_state_and_no_setting_is_written(case):
     before = _global_state()
     model = case().fit(points())
-    model.partial_fit(points())
+    if hasattr(model, "partial_fit"):
+        model.partial_fit(points())
     model.score_samples(points())
     model.reconstruct(points())
     model.sample(5)
@@ -335,6 +353,8 @@ def test_no_global_random_state_and_no_setting_is_written(case):
 
 def test_no_global_random_state_is_read(case):
     """Both fits see the same one, for the first has not written it; their seeds come from the system."""
+    if case.untrained:
+        pytest.skip("nothing in it is random but which rows its widths are judged by")
     one = case(random_state=None, max_steps=100).fit(points())
     other = case(random_state=None, max_steps=100).fit(points())
     assert not np.any(one.transform(points()) == other.transform(points()))

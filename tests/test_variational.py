@@ -150,6 +150,9 @@ def test_every_prior_and_posterior_reads_the_density_that_quadrature_gives(optio
         assert vae.prior_gap_[1] < plain.prior_gap_[1] + 0.15  # of 40 rows
     else:
         assert np.abs(np.asarray(vae.model_.posterior(Batch.of(rows)).tilt)).max() > 0.1
+    if "n_prior" in OPTIONS[option]:
+        n_parts = {len(leaf) for leaf in jax.tree.leaves(vae.model_.code_prior)}
+        assert OPTIONS[option]["n_prior"] in n_parts
     vae.save(tmp_path / "m.safetensors")
     again = diabolo.load(tmp_path / "m.safetensors")
     assert np.array_equal(again.score_samples(X[:9]), vae.score_samples(X[:9]))
@@ -210,6 +213,15 @@ def test_a_scale_for_each_row_is_what_the_rows_have():
     X[:, 1] *= np.exp(1.5 * X[:, 0])
     column, row = (CASES["VAE"](dispersion=name, max_steps=600).fit(X[::2]) for name in ("column", "row"))
     assert nats(row, X[1::2]) > nats(column, X[1::2]) + 0.2
+
+
+def test_the_gradient_asked_for_is_the_one_that_trains():
+    double, plain = (
+        CASES["IWAE"](max_steps=100, gradient=name).fit(points())
+        for name in ("doubly_reparameterized", "plain")
+    )
+    assert (double.model_.gradient, plain.model_.gradient) == ("doubly_reparameterized", "plain")
+    assert double.loss_curve_ != plain.loss_curve_  # the same draws
 
 
 def test_bounds_rise_with_the_draws_and_stay_below_the_integral():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from diabolo import plot, report
     from diabolo.checks import InputError, InputTypeError
+    from diabolo.classifier import BayesClassifier
     from diabolo.columns import (
         Binary,
         Categorical,
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
     from diabolo.families.denoising import DenoisingAutoencoder
     from diabolo.families.hierarchical import HierarchicalVAE
     from diabolo.families.iwae import IWAE
+    from diabolo.families.made import MADE
+    from diabolo.families.nonlocal_parzen import NonlocalManifoldParzen
+    from diabolo.families.normalizing_flow import NormalizingFlow
+    from diabolo.families.parzen import ManifoldParzen, ParzenWindow
+    from diabolo.families.rbm import RBM
     from diabolo.families.semi_supervised import SemiSupervisedVAE
     from diabolo.families.vae import VAE
     from diabolo.outliers import OutlierDetector
@@ -41,7 +47,9 @@ __version__ = "0.1.0"
 _OWNERS = {
     "VAE": "families.vae",
     "IWAE": "families.iwae",
+    "MADE": "families.made",
     "HierarchicalVAE": "families.hierarchical",
+    "RBM": "families.rbm",
     "CollapseWarning": "variational",
     "ConditionalVAE": "families.conditional",
     "Autoencoder": "families.autoencoder",
@@ -53,8 +61,13 @@ _OWNERS = {
     "Identifier": "columns",
     "InputError": "checks",
     "InputTypeError": "checks",
+    "NormalizingFlow": "families.normalizing_flow",
+    "ManifoldParzen": "families.parzen",
+    "NonlocalManifoldParzen": "families.nonlocal_parzen",
+    "BayesClassifier": "classifier",
     "Ordinal": "columns",
     "OutlierDetector": "outliers",
+    "ParzenWindow": "families.parzen",
     "Pixels": "columns",
     "Positive": "columns",
     "Reading": "density",
@@ -68,8 +81,11 @@ _ROOMS = ("plot", "report")
 
 __all__ = [
     "IWAE",
+    "MADE",
+    "RBM",
     "VAE",
     "Autoencoder",
+    "BayesClassifier",
     "Binary",
     "Categorical",
     "CollapseWarning",
@@ -81,8 +97,12 @@ __all__ = [
     "Identifier",
     "InputError",
     "InputTypeError",
+    "ManifoldParzen",
+    "NonlocalManifoldParzen",
+    "NormalizingFlow",
     "Ordinal",
     "OutlierDetector",
+    "ParzenWindow",
     "Pixels",
     "Positive",
     "Reading",

@@ -1,22 +1,22 @@
-"""Readings of log p(x): bounds by importance sampling, with their error and their name."""
+"""Readings of log p(x): what a model says itself, or bounds by importance sampling, with their error and their name."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import equinox as eqx
 import jax
 import numpy as np
 from jax import Array
 from scipy.special import logsumexp
 from scipy.stats import norm
 
+from diabolo import devices
 from diabolo.batches import Batch, ahead, chunks, row_keys, rows_together
 from diabolo.keys import key_of
-from diabolo.model import CodeModel, on_device
+from diabolo.model import CodeModel, DirectModel, Model, on_device
 from diabolo.table import Rows
 
-__all__ = ["Reading", "importance_reading", "log_weights", "pareto_k", "weighted_codes"]
+__all__ = ["Reading", "log_weights", "pareto_k", "reading_of", "weighted_codes"]
 
 #: Above this the weights' variance may be infinite and an error bar means nothing (Vehtari et al. 2024, section 3).
 MAX_PARETO_K = 0.7
@@ -65,19 +65,19 @@ class Reading:
         return ~(self.pareto_k <= MAX_PARETO_K)
 
 
-def importance_reading(model: CodeModel, rows: Rows, n_draws: int, seed: int) -> Reading:
-    """Bound log p(x) of each row by importance sampling.
+def reading_of(model: Model, rows: Rows, n_draws: int, seed: int) -> Reading:
+    """log p(x) of each row: the model's own, or a bound by importance sampling over its codes.
 
     Parameters
     ----------
-    model : a model with a code
+    model : trained
     rows : encoded rows
-    n_draws : codes drawn per row
+    n_draws : codes, or what else is random, drawn per row
     seed : noise is keyed by it and by each row's own bits
 
     Returns
     -------
-    Reading : kind "bound". `offset` of the rows (log-Jacobians, mass of the unseen) is included.
+    Reading : `offset` of the rows (log-Jacobians, mass of the unseen) is included.
 
     Source: Burda, Grosse & Salakhutdinov 2016, eq. 8, arXiv:1509.00519; the standard error of the log by the delta
     method within the proposal's strata.
@@ -90,7 +90,11 @@ def importance_reading(model: CodeModel, rows: Rows, n_draws: int, seed: int) ->
         _summary(np.asarray(weights, np.float64)[:n_true], counts) for weights, counts, n_true in ahead(found)
     ]
     values, error, effective, tail = (np.concatenate(part) for part in zip(*summaries, strict=True))
-    kind = np.full(len(values), model.density_kind, "<U8")
+    kind = model.kinds(rows.observed)
+    exact = kind == "exact"
+    error[exact], effective[exact], tail[exact] = 0.0, np.nan, -np.inf
+    if isinstance(model, DirectModel):
+        error = np.hypot(error, model.common_error())
     nothing = ~rows.observed.any(axis=1)  # log p of no cell at all is 0, and no draw is needed to know it
     values[nothing], error[nothing], effective[nothing], tail[nothing] = 0.0, 0.0, np.nan, -np.inf
     kind[nothing] = "exact"
@@ -114,9 +118,13 @@ def weighted_codes(
     return codes, jax.vmap(log_joint, in_axes=1, out_axes=1)(codes) - log_q, proposal.counts(n_draws)
 
 
-@eqx.filter_jit
-def log_weights(model: CodeModel, batch: Batch, n_draws: int, key: Array) -> tuple[Array, tuple[int, ...]]:
-    """Log importance weights, (n_rows, n_draws) nats of the encoded cells, and the draws of each stratum."""
+@devices.compiled
+def log_weights(model: Model, batch: Batch, n_draws: int, key: Array) -> tuple[Array, tuple[int, ...]]:
+    """Log weights, (n_rows, n_draws) nats of the encoded cells, and the draws of each stratum."""
+    if isinstance(model, DirectModel):
+        weights = model.log_weights(batch, n_draws, row_keys(batch, key))
+        return weights, (weights.shape[1],)
+    assert isinstance(model, CodeModel), "a model says its density itself or has a code"
     return weighted_codes(model, batch, n_draws, key)[1:]
 
 

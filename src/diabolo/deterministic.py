@@ -1,11 +1,13 @@
 """What a plain autoencoder needs to become a density: a borrowed prior, a noise, and where to look for codes.
 
 Reconstruction models p(x | its own code), not p(x). After training, a Gaussian mixture is fitted to the codes as
-the prior p(z), the columns' noise to held-out rows, and p(x) is the integral of p(x | z) p(z).
+the prior p(z), the columns' noise and how sure the decoder may be of levels to held-out rows, and p(x) is the
+integral of p(x | z) p(z).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import equinox as eqx
@@ -15,13 +17,14 @@ import numpy as np
 import optax
 from jax import Array
 
+from diabolo import devices
 from diabolo.batches import Batch, Batches
-from diabolo.codes import LocalStrata
 from diabolo.joint import JointLikelihood
 from diabolo.keys import host_generator, seed_of
 from diabolo.model import CodeModel, Decoder, Encoder, Loss, State
 from diabolo.objectives import weighted_mean
 from diabolo.priors import MAX_ROWS, Mixture
+from diabolo.proposals import LocalStrata
 
 __all__ = ["DeterministicModel"]
 
@@ -42,12 +45,16 @@ class DeterministicModel(CodeModel):
     encoder: eqx.AbstractVar[Encoder]
     decoder: eqx.AbstractVar[Decoder]
     prior: eqx.AbstractVar[Mixture]
-    is_scale: eqx.AbstractVar[
-        Array
-    ]  # (n_shared,) 0 or 1: shared parameters that stay at unit spread in training
+    #: (n_shared,) 0 or 1: shared parameters that stay at unit spread in training
+    is_scale: eqx.AbstractVar[Array]
+    #: (n_free,) 0 or 1: parameters of columns whose law has no scale of its own. In every density they are `sharpness`
+    #: times what the decoder says plus `level_shift`, which keeps the levels' frequencies
+    is_level: eqx.AbstractVar[Array]
+    sharpness: eqx.AbstractVar[Array]
+    level_shift: eqx.AbstractVar[Array]
 
     def fixed(self) -> tuple[Any, ...]:
-        return (*super().fixed(), self.prior, self.is_scale)
+        return (*super().fixed(), self.prior, self.is_scale, self.is_level, self.sharpness, self.level_shift)
 
     def shown(self, batch: Batch, key: Array) -> Batch:
         """What the encoder sees of a row in training: the row itself, unless a family corrupts it."""
@@ -74,6 +81,17 @@ class DeterministicModel(CodeModel):
     def encode(self, batch: Batch) -> dict[str, Array]:
         return self.split(self.encoder(self.encoder.embed(batch)))
 
+    def decode(self, codes: dict[str, Array], given: Array) -> Array:
+        free, shared = self.decoder(self.join(codes), given)
+        return self.likelihood.assemble(self._less_sure(free, self.level_shift), shared)
+
+    def _less_sure(self, free: Array, shift: Array) -> Array:
+        return jnp.where(self.is_level > 0.0, self.sharpness * free + shift, free)
+
+    def typical(self, codes: dict[str, Array], given: Array) -> Array:
+        """As sure of levels as training made the decoder."""
+        return self.likelihood.mean(self.likelihood.assemble(*self.decoder(self.join(codes), given)))
+
     def log_prior(self, codes: dict[str, Array]) -> Array:
         return self.prior.log_prob(self.join(codes))
 
@@ -89,6 +107,11 @@ class DeterministicModel(CodeModel):
         prior = Mixture.fitted(codes, seed_of(key) % 2**31)
         rows = batches.train if batches.held_out is None else batches.held_out
         return eqx.tree_at(lambda model: (model.prior, model.decoder), self, (prior, _with_noise(self, rows)))
+
+    def as_sure_as(self, sharpness: float, batch: Batch) -> Self:
+        """The same with another sharpness and the shift that keeps the frequencies of the levels of these rows."""
+        changed = eqx.tree_at(lambda model: model.sharpness, self, jnp.float32(sharpness))
+        return eqx.tree_at(lambda model: model.level_shift, changed, _level_shift(changed, batch))
 
     def proposal(self, batch: Batch) -> LocalStrata:
         """Gaussians of several widths at the posterior's mode, shaped by its curvature, and the prior."""
@@ -140,26 +163,45 @@ def _eigh(matrices: Array) -> tuple[Array, Array]:
     return jax.lax.map(jnp.linalg.eigh, matrices)
 
 
-@eqx.filter_jit
+@devices.compiled
 def _join_codes(model: DeterministicModel, batch: Batch) -> Array:
     return model.join(model.encode(batch))
 
 
-@eqx.filter_jit
-def _with_noise(model: DeterministicModel, batch: Batch, n_steps: int = 400, rate: float = 0.05) -> Decoder:
-    """The decoder with shared parameters of greatest likelihood given each row's own code, by Adam."""
+@devices.compiled
+def _with_noise(model: DeterministicModel, batch: Batch) -> Decoder:
+    """The decoder with shared parameters of greatest likelihood given each row's own code."""
     free, shared = model.decoder(model.join(model.encode(batch)), batch.given)
     start = shared * (1.0 - model.is_scale)
+    return model.decoder.with_shared(_likeliest(model, batch, start, lambda total: (free, total)))
+
+
+@devices.compiled
+def _level_shift(model: DeterministicModel, batch: Batch) -> Array:
+    """The shift of greatest likelihood given each row's own code: a level's mean probability is then its frequency."""
+    free, shared = model.decoder(model.join(model.encode(batch)), batch.given)
+    start = jnp.zeros(free.shape[1])
+    return _likeliest(model, batch, start, lambda shift: (model._less_sure(free, shift), shared))
+
+
+def _likeliest(
+    model: DeterministicModel,
+    batch: Batch,
+    start: Array,
+    params: Callable[[Array], tuple[Array, Array]],
+    n_steps: int = 400,
+    rate: float = 0.05,
+) -> Array:
+    """What makes the rows likeliest under the free and shared parameters that follow from it, by Adam."""
     adam = optax.adam(optax.cosine_decay_schedule(rate, n_steps))
 
-    def loss(total: Array) -> Array:
-        cells = model.likelihood.log_prob(model.likelihood.assemble(free, total), batch.values)
+    def loss(value: Array) -> Array:
+        cells = model.likelihood.log_prob(model.likelihood.assemble(*params(value)), batch.values)
         return -jnp.sum(jnp.where(batch.observed, cells, 0.0)) / len(batch.values)
 
     def step(_: int, carry: tuple[Array, optax.OptState]) -> tuple[Array, optax.OptState]:
-        total, state = carry
-        update, state = adam.update(jax.grad(loss)(total), state)
-        return optax.apply_updates(total, update), state
+        value, state = carry
+        update, state = adam.update(jax.grad(loss)(value), state)
+        return optax.apply_updates(value, update), state
 
-    total, _ = jax.lax.fori_loop(0, n_steps, step, (start, adam.init(start)))
-    return model.decoder.with_shared(total)
+    return jax.lax.fori_loop(0, n_steps, step, (start, adam.init(start)))[0]

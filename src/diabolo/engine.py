@@ -279,7 +279,7 @@ def _run_phase(
 ) -> tuple[list[Model], list[Training]]:
     frozen = [eqx.partition(model, getattr(model, phase.trainable)())[1] for model in models]
     scored = batches.held_out is not None
-    chooses = models[0].keeps_best and scored
+    chooses = models[0].chooses and scored
     together, clip = len(models) > 1, np.float32(courses[0].schedule.clip)
     one_round = _compiled_round(jax.default_backend(), together)
     training, still, key = (_stacked(trees) for trees in (trainings, frozen, [one.key for one in courses]))
@@ -348,7 +348,7 @@ def _compiled_round(
     Starts that train together are an axis of everything but the rows; one that has stopped takes no steps, and
     `lax.fori_loop` under `vmap` leaves it as it is.
     """
-    options = {"xla_backend_optimization_level": 1} if backend == "cpu" else None
+    options = devices.compiler_options(backend, xla_backend_optimization_level=1)
 
     def one_round(phase: Phase, *operands: Any) -> Any:
         rounds = functools.partial(_round, phase)

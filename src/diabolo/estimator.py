@@ -23,7 +23,7 @@ from diabolo.columns import Kind
 from diabolo.density import Reading
 from diabolo.impute import conditional_draws
 from diabolo.keys import key_of
-from diabolo.model import CodeModel, Model
+from diabolo.model import Model
 from diabolo.nets import ACTIVATIONS
 from diabolo.table import Rows, Schema, centres, fill, missing
 
@@ -40,6 +40,9 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     _finishes: ClassVar[bool] = False  # is anything of its model fitted to all rows after training?
     _conditions_on_y: ClassVar[bool] = False  # is y a condition of each row?
     _kind_of_y: str | Kind | None = None  # what y then is; None infers it
+    _columns: Schema | None = (
+        None  # known before `fit`: several estimators share them, so that their nats compare
+    )
     _seen: Reservoir | None = None
     _training: engine.Training | None = None
 
@@ -97,7 +100,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 model, key = self._resumed(self.model_), key_of(seed, 0, 1)
                 before = engine.start(model)  # nothing is warmed up a second time
                 run = engine.fit(model, batches, schedule, key, training=before, on_round=on_round)
-                run = run._replace(model=run.model.finish(batches, key_of(seed, 1)))
+                run = run._replace(model=self._finished(run.model, batches, seed, 1))
             else:
                 run = self._trained(functools.partial(self.build, schema), batches, schedule, seed, on_round)
         self._keep(schema, run.history, run.model, seed)
@@ -116,7 +119,11 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """The best of `n_init` starts, with what is fitted after training."""
         begun = lambda key: build(key).begin(batches, key)  # noqa: E731
         run = restarts.best_of(self.n_init, begun, batches, schedule, seed, on_round=on_round)
-        return run._replace(model=run.model.finish(batches, key_of(seed, self.n_init)))
+        return run._replace(model=self._finished(run.model, batches, seed, self.n_init))
+
+    def _finished(self, model: Model, batches: Batches, seed: int, n_starts: int) -> Model:
+        """The trained model with what is fitted after training."""
+        return model.finish(batches, key_of(seed, n_starts))
 
     def _resumed(self, model: Model) -> Model:
         """The trained model under the parameters that may have been set since."""
@@ -178,7 +185,13 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 want = "none, as in the first fit"
                 raise refuse("y", got="conditions", want=want, fix="Fit anew, without warm_start.")
             return self.schema_, self.schema_.encode(X, beside=beside), self._seed
-        schema = Schema.learn(
+        schema = self.columns_of(X, beside) if self._columns is None else self._columns
+        self._look_over(schema)
+        return schema, schema.encode(X, beside=beside), _seed(self.random_state)
+
+    def columns_of(self, X: Any, beside: Any = None) -> Schema:
+        """What the columns of rows hold, as this estimator's parameters would have it."""
+        return Schema.learn(
             X,
             kinds=self.kinds,
             given=self.given,
@@ -186,8 +199,6 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             beside=beside,
             kind_beside=self._kind_of_y,
         )
-        self._look_over(schema)
-        return schema, schema.encode(X, beside=beside), _seed(self.random_state)
 
     def _beside(self, y: Any, known: bool = True) -> Any:
         """The conditions that y says, None or nan where it says none; of members with `_conditions_on_y`.
@@ -216,7 +227,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             schema.n_features
         )  # scikit-learn counts the columns of tables only, not of images
         self.model_ = jax.tree.map(lambda leaf: np.asarray(leaf) if eqx.is_array(leaf) else leaf, model)
-        self.density_kind_ = model.density_kind
+        self.density_kind_ = model.kind_of_whole_rows()
         self.n_iter_ = len(history.losses)
         self.n_steps_ = history.n_steps
         self.loss_curve_ = history.losses
@@ -329,8 +340,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         if n_draws not in Range(1, whole=True):
             raise refuse("parameter 'n_draws'", got=repr(n_draws), want="a whole number at least 1")
         rows = self._encode(X, y)
-        assert isinstance(self.model_, CodeModel)
-        return density.importance_reading(self.model_, rows, n_draws, self._seed)
+        return density.reading_of(self.model_, rows, n_draws, self._seed)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Mean of `score_samples`: nats per row, larger is better; y as for `transform`."""
@@ -358,7 +368,6 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         rows, holes = self._encode(X, y), missing(self.schema_, X)
         some = np.flatnonzero(holes.any(axis=1))
         gappy = Rows(*(part[some] for part in (rows.values, rows.observed, rows.given, rows.offset)))
-        assert isinstance(self.model_, CodeModel)
         seed = self._seed if n_draws is None else _seed(random_state)
         draws = conditional_draws(self.model_, gappy, n_draws or _N_CENTRE, seed)
         if n_draws is None:

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from diabolo import devices
 from diabolo.batches import Batch, chunks, row_keys, rows_together
 from diabolo.density import weighted_codes
 from diabolo.keys import key_of
-from diabolo.model import CodeModel, on_device
+from diabolo.model import CodeModel, DirectModel, Model, on_device
 from diabolo.table import Rows
 
-__all__ = ["conditional_draws"]
+__all__ = ["conditional_draws", "resample"]
 
 _N_CODES = 512  # proposed per row, of which the draws' codes are chosen
 
 
-def conditional_draws(model: CodeModel, rows: Rows, n_draws: int, seed: int) -> Iterator[np.ndarray]:
+def conditional_draws(model: Model, rows: Rows, n_draws: int, seed: int) -> Iterator[np.ndarray]:
     """Draw whole rows given each row's observed cells.
 
-    Codes are proposed as for the density, weighed by p(x_observed, z) / q(z), resampled in proportion to their
-    weights (systematically), and a row is drawn from p(x | z) at each.
+    A model that says its density itself draws as it knows how. Of others, codes are proposed as for the density,
+    weighed by p(x_observed, z) / q(z), resampled in proportion to their weights (systematically), and a row is drawn
+    from p(x | z) at each.
 
     Parameters
     ----------
-    model : a model with a code
+    model : trained
     rows : encoded rows with gaps
     n_draws : rows drawn for each
     seed : noise is keyed by it and by each row's own bits
@@ -47,20 +48,23 @@ def conditional_draws(model: CodeModel, rows: Rows, n_draws: int, seed: int) -> 
         yield np.asarray(_draw(model, batch, n_codes, n_draws, key))[:n_true]
 
 
-@eqx.filter_jit
-def _draw(model: CodeModel, batch: Batch, n_codes: int, n_draws: int, key: Array) -> Array:
+@devices.compiled
+def _draw(model: Model, batch: Batch, n_codes: int, n_draws: int, key: Array) -> Array:
+    if isinstance(model, DirectModel):
+        return model.draw_given(batch, n_draws, row_keys(batch, key))
+    assert isinstance(model, CodeModel), "a model says its density itself or has a code"
     codes, log_weights, _ = weighted_codes(model, batch, n_codes, key)
 
     def one_row(row_key: Array, codes: Array, log_weights: Array, given: Array) -> Array:
         key_place, key_cells = jax.random.split(row_key)
-        chosen = codes[_resample(key_place, log_weights, n_draws)]
+        chosen = codes[resample(key_place, log_weights, n_draws)]
         params = model.decode(model.split(chosen), jnp.broadcast_to(given, (n_draws, *given.shape)))
         return model.likelihood.draw(params, key_cells)
 
     return jax.vmap(one_row)(row_keys(batch, key), codes, log_weights, batch.given)
 
 
-def _resample(key: Array, log_weights: Array, n: int) -> Array:
+def resample(key: Array, log_weights: Array, n: int) -> Array:
     """n places of (n_codes,) weights, each chosen as often as its share says, up to one time."""
     cumulative = jnp.cumsum(jax.nn.softmax(log_weights))
     points = (jnp.arange(n) + jax.random.uniform(key)) / n

@@ -189,6 +189,50 @@ class JointLikelihood(eqx.Module):
         drawn = jax.vmap(one_row)(rows, jax.random.split(key, len(rows)))
         return drawn.reshape(*params.shape[:-1], self.width)
 
+    def each(self, function: Callable[[Likelihood, Array, Array], Array], row: Array) -> Array:
+        """A function of each column's law, marginal parameters and cell, of one row (width,), in column order."""
+        return self._apply(function, self.initial, _split(row, self.columns, self._sizes("width")))
+
+    def each_at(self, function: Callable[[Likelihood, Array, Array], Array], places: Array) -> Array:
+        """The same of one number for each column (n_columns,) in place of its cell."""
+        return self._apply(function, self.initial, [places[np.array(group)] for group in self.columns])
+
+    def draw_cell(self, column: Array, free: Array, shared: Array, key: Array) -> Array:
+        """One cell of one row; which column's may be known to the program only.
+
+        Parameters
+        ----------
+        column : () int
+        free : (n,)   of the column's free parameters, which are adjacent: these first, whatever follows them
+        shared : (n_shared,)   what all rows share
+        key : one key
+
+        Returns
+        -------
+        (widest column's width,) : the cell, and zeros after it
+        """
+        group_of, member_of = np.zeros(self.n_columns, np.int32), np.zeros(self.n_columns, np.int32)
+        for i, group in enumerate(self.columns):
+            group_of[np.array(group)], member_of[np.array(group)] = i, np.arange(len(group))
+        member = jnp.asarray(member_of)[column]
+        widest = max(self._sizes("width"))
+        ends = np.cumsum(
+            [0, *(len(c) * n for c, n in zip(self.columns, self._sizes("n_shared"), strict=True))]
+        )
+
+        def of(i: int) -> Callable[[Array, Array], Array]:
+            def branch(free: Array, key: Array) -> Array:
+                law = jax.tree.map(lambda leaf: leaf[member], self.groups[i])
+                theirs = shared[ends[i] : ends[i + 1]].reshape(len(self.columns[i]), law.n_shared)[member]
+                cell = law.draw(jnp.concatenate([free[: law.n_params - law.n_shared], theirs]), key)
+                return jnp.pad(cell, (0, widest - law.width))
+
+            return branch
+
+        return jax.lax.switch(
+            jnp.asarray(group_of)[column], [of(i) for i in range(len(self.groups))], free, key
+        )
+
     def _apply(self, law: Callable[..., Array], params: Array, *per_group: Sequence[Array]) -> Array:
         """Apply `law` to every column of one row and join the results in column order."""
         free, shared = jnp.split(params, [self.n_free])

@@ -11,13 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from diabolo import devices
 from diabolo.batches import Batch, Batches
-from diabolo.codes import DiagonalGaussian, ExploredStrata, Placed
+from diabolo.codes import DiagonalGaussian
 from diabolo.joint import JointLikelihood
 from diabolo.keys import host_generator
 from diabolo.model import CodeModel, Decoder, Encoder, Loss, State
 from diabolo.nets import ACTIVATIONS, MLP
 from diabolo.objectives import evidence_bound, importance_bound, weighted_mean
+from diabolo.proposals import ExploredStrata, Placed
 from diabolo.variational import SHARES, WIDTHS, Usage, Weights, gaussian, rows_in_use
 
 __all__ = ["LadderModel"]
@@ -104,15 +106,10 @@ class LadderModel(CodeModel):
 
     def loss(self, batch: Batch, key: Array, state: State) -> Loss:
         """Negative evidence bound, or importance-weighted bound of several draws."""
-        weight = self.weights.at(state)
         if self.n_draws > 1:
-            bound = self._weighted_bound(batch, key, weight)
+            bound = self._weighted_bound(batch, key, self.weights.at(state))
             return Loss(-weighted_mean(bound, batch.weight), {"bound": jnp.mean(bound)}, state)
-        log_likelihood, divergence = self._parts(batch, key)
-        charge = weight * self.weights.charged(divergence, self.n_components)
-        loss = charge - weighted_mean(log_likelihood, batch.weight)
-        total = jnp.mean(jnp.sum(divergence, axis=1))
-        return Loss(loss, {"log_likelihood": jnp.mean(log_likelihood), "divergence": total}, state)
+        return self.weights.loss(*self._parts(batch, key), batch, state, self.n_components)
 
     def held_out(self, batch: Batch, key: Array) -> Array:
         """The same bound at the divergence's final weight."""
@@ -193,7 +190,7 @@ class LadderModel(CodeModel):
         return eqx.tree_at(lambda model: model.usage, self, usage)
 
 
-@eqx.filter_jit
+@devices.compiled
 def _in_use(model: LadderModel, batch: Batch, key: Array) -> tuple[Array, ...]:
     """Means and divergences, (n_rows, n_components); log q of code i given row j, (n_rows, n_rows), and its log p."""
     evidence = model.evidence(batch)

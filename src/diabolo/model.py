@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import equinox as eqx
 import jax
@@ -18,8 +18,10 @@ from diabolo.joint import JointLikelihood
 from diabolo.nets import Network
 
 __all__ = [
+    "SHARED_GAIN",
     "CodeModel",
     "Decoder",
+    "DirectModel",
     "Encoder",
     "Loss",
     "Model",
@@ -32,7 +34,7 @@ __all__ = [
 
 #: Learned vectors shared by all rows (scales, thresholds) move on the scale of units, weights on that of 0.1:
 #: one learning rate serves both when the vector is stored at a tenth of its size.
-_SHARED_GAIN = 10.0
+SHARED_GAIN = 10.0
 
 
 class State(NamedTuple):
@@ -131,7 +133,7 @@ class Decoder(eqx.Module):
         inputs = jnp.concatenate([codes, given], axis=1) if given.shape[1] else codes
         said = jax.vmap(self.network)(inputs)
         n_free = len(self.start) - len(self.shared)
-        shared = self.start[n_free:] + _SHARED_GAIN * self.shared
+        shared = self.start[n_free:] + SHARED_GAIN * self.shared
         if self.by_row:
             shared = jnp.broadcast_to(shared, (len(said), len(shared)))
             shared = shared.at[:, np.asarray(self.by_row)].add(said[:, n_free:])
@@ -139,7 +141,7 @@ class Decoder(eqx.Module):
 
     def with_shared(self, total: Array) -> Decoder:
         """The same with the shared parameters set to `total` (n_shared,)."""
-        shared = (total - self.start[len(self.start) - len(self.shared) :]) / _SHARED_GAIN
+        shared = (total - self.start[len(self.start) - len(self.shared) :]) / SHARED_GAIN
         return eqx.tree_at(lambda decoder: decoder.shared, self, shared)
 
 
@@ -147,12 +149,16 @@ class Model(eqx.Module):
     """Anything that can be trained and read. Abstract; families are final.
 
     Facts are declared on the class: `density_kind` says what `log_density` claims of its numbers, `keeps_best` whether
-    held-out scores choose the weights.
+    held-out scores choose the weights. `code_widths` names the groups of codes in order; `transform` gives them side by
+    side.
     """
 
     likelihood: eqx.AbstractVar[JointLikelihood]
+    code_widths: eqx.AbstractVar[tuple[tuple[str, int], ...]]
     density_kind: eqx.AbstractClassVar[str]
     keeps_best: eqx.AbstractClassVar[bool]
+    #: Has it arrays with an entry per training row, whose sizes a file says and the columns do not?
+    sized_by_rows: ClassVar[bool] = False
 
     @abc.abstractmethod
     def loss(self, batch: Batch, key: Array, state: State) -> Loss:
@@ -167,8 +173,8 @@ class Model(eqx.Module):
         """Named groups of codes, each (n_rows, width); deterministic."""
 
     @abc.abstractmethod
-    def decode(self, codes: dict[str, Array], given: Array) -> Array:
-        """(n_rows, n_params): the parameters of the columns' likelihoods."""
+    def typical(self, codes: dict[str, Array], given: Array) -> Array:
+        """(n_rows, width): the encoded rows that stand for codes."""
 
     @abc.abstractmethod
     def sample(self, key: Array, n: int, given: Array) -> Array:
@@ -196,15 +202,60 @@ class Model(eqx.Module):
         """What is fitted after training: priors on codes, noise on held-out rows."""
         return self
 
+    def kinds(self, observed: np.ndarray) -> np.ndarray:
+        """What is claimed of the density of rows with these cells (n_rows, n_columns): (n_rows,) text."""
+        return np.full(len(observed), self.density_kind, "<U8")
 
-class CodeModel(Model):
-    """A model with a code z: p(x) is an integral over z, and bounds, imputation and coding follow from four methods.
+    def kind_of_whole_rows(self) -> str:
+        """The same of rows without a gap."""
+        return str(self.kinds(np.ones((1, self.likelihood.n_columns), bool))[0])
 
-    `code_widths` names the groups of codes in order; `transform` gives them side by side.
+    @property
+    def chooses(self) -> bool:
+        """Whether held-out scores choose the weights; some members can say them at some sizes only."""
+        return self.keeps_best
+
+    @property
+    def n_components(self) -> int:
+        """Width of all groups of codes together."""
+        return sum(width for _, width in self.code_widths)
+
+    def join(self, codes: dict[str, Array]) -> Array:
+        """All groups side by side: (n_rows, n_components)."""
+        groups = [codes[name] for name, _ in self.code_widths]
+        return groups[0] if len(groups) == 1 else jnp.concatenate(groups, axis=-1)
+
+    def split(self, joined: Array) -> dict[str, Array]:
+        """The inverse of `join`."""
+        names, widths = zip(*self.code_widths, strict=True)
+        edges = np.cumsum(widths)[:-1].tolist()
+        return dict(zip(names, jnp.split(joined, edges, axis=-1), strict=True))
+
+
+class DirectModel(Model):
+    """A model that says log p(x) itself, whatever cells are missing: no code is integrated over from outside.
+
+    `log_weights` holds for a density that is exact, with one weight per row or equal ones; for a bound by importance
+    sampling; and for an estimate, as the mean of what the states of a chain say.
     """
 
+    @abc.abstractmethod
+    def log_weights(self, batch: Batch, n_draws: int, keys: Array) -> Array:
+        """(n_rows, n) nats over the observed cells, one key per row; the mean of a row's weights is its p(x)."""
+
+    @abc.abstractmethod
+    def draw_given(self, batch: Batch, n_draws: int, keys: Array) -> Array:
+        """(n_rows, n_draws, width): whole encoded rows, drawn given the observed cells, one key per row."""
+
+    def common_error(self) -> float:
+        """Standard error, in nats, of what all rows share, as an estimated log Z."""
+        return 0.0
+
+
+class CodeModel(Model):
+    """A model with a code z: p(x) is an integral over z, and bounds, imputation and coding follow from four methods."""
+
     decoder: eqx.AbstractVar[Decoder]
-    code_widths: eqx.AbstractVar[tuple[tuple[str, int], ...]]
 
     @abc.abstractmethod
     def log_prior(self, codes: dict[str, Array]) -> Array:
@@ -218,16 +269,15 @@ class CodeModel(Model):
     def proposal(self, batch: Batch) -> Proposal:
         """Where to look for codes that explain each row; its draws are all groups side by side."""
 
-    @property
-    def n_components(self) -> int:
-        """Width of all groups of codes together."""
-        return sum(width for _, width in self.code_widths)
-
     def fixed(self) -> tuple[Any, ...]:
         return (*super().fixed(), self.decoder.start)
 
     def decode(self, codes: dict[str, Array], given: Array) -> Array:
+        """(n_rows, n_params): the parameters of the columns' likelihoods."""
         return self.likelihood.assemble(*self.decoder(self.join(codes), given))
+
+    def typical(self, codes: dict[str, Array], given: Array) -> Array:
+        return self.likelihood.mean(self.decode(codes, given))
 
     def log_likelihood(self, batch: Batch, codes: dict[str, Array]) -> Array:
         """(n_rows,) nats over the observed cells: log p(x | z)."""
@@ -237,17 +287,6 @@ class CodeModel(Model):
     def sample(self, key: Array, n: int, given: Array) -> Array:
         key_codes, key_cells = jax.random.split(key)
         return self.likelihood.draw(self.decode(self.draw_prior(key_codes, n), given), key_cells)
-
-    def join(self, codes: dict[str, Array]) -> Array:
-        """All groups side by side: (n_rows, n_components)."""
-        groups = [codes[name] for name, _ in self.code_widths]
-        return groups[0] if len(groups) == 1 else jnp.concatenate(groups, axis=-1)
-
-    def split(self, joined: Array) -> dict[str, Array]:
-        """The inverse of `join`."""
-        names, widths = zip(*self.code_widths, strict=True)
-        edges = np.cumsum(widths)[:-1].tolist()
-        return dict(zip(names, jnp.split(joined, edges, axis=-1), strict=True))
 
 
 def on_device(model: Any) -> Any:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,14 +14,14 @@ from jax import Array
 from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from diabolo import density, passes
+from diabolo import density, devices, passes
 from diabolo.batches import Batch, chunks, row_keys, rows_together
 from diabolo.checks import InputTypeError, Range, check_params, refuse
 from diabolo.density import weighted_codes
 from diabolo.estimator import DiaboloEstimator
 from diabolo.impute import conditional_draws
 from diabolo.keys import key_of
-from diabolo.model import CodeModel, on_device
+from diabolo.model import CodeModel, DirectModel, Model, on_device
 from diabolo.table import Rows, missing
 from diabolo.table.layout import Place
 from diabolo.table.schema import Schema
@@ -84,7 +84,7 @@ def _expected(estimator: Any, patterns: np.ndarray, n_rows: int) -> np.ndarray:
     ]
     # one reading of all patterns, with no padding between them
     rows = Rows(*(np.concatenate(parts) for parts in zip(*encoded, strict=True)))
-    values = density.importance_reading(estimator.model_, rows, density.N_DRAWS, seed).values
+    values = density.reading_of(estimator.model_, rows, density.N_DRAWS, seed).values
     return -values.reshape(len(patterns), n_rows).mean(axis=1)
 
 
@@ -226,7 +226,7 @@ def _hidden_in_turn(schema: Schema, X: Any, n_rows: int) -> Iterator[tuple[int, 
 
 
 def _nats_of_cell(
-    model: CodeModel, schema: Schema, whole: Rows, left: Rows, column: int, seed: int
+    model: Model, schema: Schema, whole: Rows, left: Rows, column: int, seed: int
 ) -> np.ndarray:
     """(n_rows,) nats: -log p(cell | the others) of one modelled column; nan where the cell is a gap."""
     size = rows_together(_N_CODES)
@@ -242,14 +242,17 @@ def _nats_of_cell(
     return np.where(whole.observed[:, column], nats, np.where(price > 0, price, np.nan))
 
 
-@eqx.filter_jit
-def _log_predictive(model: CodeModel, left: Batch, whole: Batch, column: Array, key: Array) -> Array:
+@devices.compiled
+def _log_predictive(model: Model, left: Batch, whole: Batch, column: Array, key: Array) -> Array:
     """log p(cell | the others), (n_rows,) nats of the encoded cell; `column` is an operand: one program for all.
 
     Half of the codes are proposed from the row without the cell, half from the whole row, weighed by both proposals
     together (the balance heuristic, Veach & Guibas 1995): where one column nearly determines another, an encoder that
     never saw that gap proposes codes far from the narrow posterior.
     """
+    if isinstance(model, DirectModel):
+        return _log_mean(model, whole, _N_CODES, key) - _log_mean(model, left, _N_CODES, key)
+    assert isinstance(model, CodeModel), "a model says its density itself or has a code"
     half = _N_CODES // 2
     proposals = [model.proposal(left), model.proposal(whole)]
     keys = [row_keys(batch, key) for batch in (left, whole)]
@@ -267,9 +270,19 @@ def _log_predictive(model: CodeModel, left: Batch, whole: Batch, column: Array, 
     return jax.nn.logsumexp(log_weights + cell, axis=1) - jax.nn.logsumexp(log_weights, axis=1)
 
 
-@eqx.filter_jit
-def _log_left_out(model: CodeModel, batch: Batch, n_draws: int, key: Array) -> Array:
+@devices.compiled
+def _log_left_out(model: Model, batch: Batch, n_draws: int, key: Array) -> Array:
     """log p(cell | the others) of every cell of the rows at once: (n_rows, n_columns) nats."""
+    if isinstance(model, DirectModel):
+
+        def without(column: Array) -> Array:
+            kept = jnp.arange(batch.observed.shape[1]) != column
+            left = dataclasses.replace(batch, observed=batch.observed & kept)
+            return _log_mean(model, left, n_draws, key)
+
+        rest = jax.lax.map(without, jnp.arange(batch.observed.shape[1]))
+        return _log_mean(model, batch, n_draws, key)[:, None] - rest.T
+    assert isinstance(model, CodeModel), "a model says its density itself or has a code"
     codes, log_weights, _ = weighted_codes(model, batch, n_draws, key)
 
     def of_rows(drawn: Array) -> Array:
@@ -278,6 +291,12 @@ def _log_left_out(model: CodeModel, batch: Batch, n_draws: int, key: Array) -> A
     cells = jax.vmap(of_rows, in_axes=1, out_axes=1)(codes)  # (n_rows, n_draws, n_columns)
     rest = jax.nn.logsumexp(log_weights[:, :, None] - cells, axis=1)
     return jax.nn.logsumexp(log_weights, axis=1)[:, None] - rest
+
+
+def _log_mean(model: DirectModel, batch: Batch, n_draws: int, key: Array) -> Array:
+    """log p(observed cells), (n_rows,) nats of the encoded cells."""
+    weights = model.log_weights(batch, n_draws, row_keys(batch, key))
+    return jax.nn.logsumexp(weights, axis=1) - jnp.log(weights.shape[1])
 
 
 class OutlierDetector(OutlierMixin, BaseEstimator):

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import equinox as eqx
 import numpy as np
 from jax import Array
 
+from diabolo import devices
 from diabolo.batches import Batch, ahead, chunks
 from diabolo.joint import JointLikelihood
 from diabolo.keys import key_of
 from diabolo.labels import LabelModel
-from diabolo.model import CodeModel, Model, on_device
+from diabolo.model import Model, on_device
 from diabolo.table import Rows
 
 __all__ = ["classes", "codes", "draws", "marginals", "means"]
@@ -21,7 +21,7 @@ __all__ = ["classes", "codes", "draws", "marginals", "means"]
 _DRAWN_TOGETHER = 512
 
 
-def codes(model: CodeModel, rows: Rows) -> np.ndarray:
+def codes(model: Model, rows: Rows) -> np.ndarray:
     """(n_rows, n_components) float64, deterministic."""
     model, size = on_device(model), _chunk_size(rows.values.shape[1])
     return _gathered(((_codes(model, batch), n) for batch, n in chunks(rows, size)), len(rows.values))
@@ -33,7 +33,7 @@ def classes(model: LabelModel, rows: Rows) -> np.ndarray:
     return _gathered(((_classes(model, batch), n) for batch, n in chunks(rows, size)), len(rows.values))
 
 
-def means(model: CodeModel, codes: np.ndarray, given: np.ndarray) -> np.ndarray:
+def means(model: Model, codes: np.ndarray, given: np.ndarray) -> np.ndarray:
     """What stands for the law at each code: (n_rows, width) encoded."""
     model, size = on_device(model), _chunk_size(model.likelihood.width)
     pairs = zip(_padded(codes, size), _padded(given, size), strict=True)
@@ -54,27 +54,27 @@ def marginals(likelihood: JointLikelihood, rows: Rows) -> np.ndarray:
     return _gathered(found, len(rows.values))
 
 
-@eqx.filter_jit
+@devices.compiled
 def _marginals(likelihood: JointLikelihood, values: Array) -> Array:
     return likelihood.log_prob(likelihood.initial, values)
 
 
-@eqx.filter_jit
-def _codes(model: CodeModel, batch: Batch) -> Array:
+@devices.compiled
+def _codes(model: Model, batch: Batch) -> Array:
     return model.join(model.encode(batch))
 
 
-@eqx.filter_jit
+@devices.compiled
 def _classes(model: LabelModel, batch: Batch) -> Array:
     return model.probabilities(batch)
 
 
-@eqx.filter_jit
-def _means(model: CodeModel, codes: Array, given: Array) -> Array:
-    return model.likelihood.mean(model.decode(model.split(codes), given))
+@devices.compiled
+def _means(model: Model, codes: Array, given: Array) -> Array:
+    return model.typical(model.split(codes), given)
 
 
-@eqx.filter_jit
+@devices.compiled
 def _draws(model: Model, key: Array, given: Array) -> Array:
     return model.sample(key, given.shape[0], given)
 

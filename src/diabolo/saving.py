@@ -33,18 +33,19 @@ _FITTED = ("n_iter_", "n_steps_", "loss_curve_", "validation_scores_", "best_val
 def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     """Write a fitted estimator; beside the target first, then renamed, so that nothing is half-written.
 
-    The file holds the parameters, the columns (their levels and moments, not the rows), the weights and versions. A
-    `network` factory is code and is not kept: `load(path, network=factory)` wants it again.
+    The file holds the parameters, the columns (their levels and moments, not the rows), the weights and versions; of
+    models whose kernels are training rows, these rows. A `network` factory is code and is not kept:
+    `load(path, network=factory)` wants it again.
     """
-    params = {name: _plain(value) for name, value in estimator.get_params(deep=False).items()}
-    params["network"] = None
+    given = estimator.get_params(deep=False)
+    params = {name: _plain(value) for name, value in given.items() if name != "network"}
     params["random_state"] = params["random_state"] if isinstance(params["random_state"], int) else None
     params["kinds"] = _kinds(params["kinds"], estimator.kinds)
     header = {
         "format": _FORMAT,
         "family": type(estimator).__name__,
         "params": params,
-        "needs_network": estimator.get_params(deep=False)["network"] is not None,
+        "needs_network": given.get("network") is not None,
         "schema": estimator.schema_.to_json(),
         "fitted": {name: _plain(getattr(estimator, name)) for name in _FITTED},
         "features": [int(estimator.n_features_in_), _plain(getattr(estimator, "feature_names_in_", None))],
@@ -117,13 +118,17 @@ def _rebuilt(
     network: NetworkFactory | None,
     what: str,
 ) -> Any:
-    estimator = family(**_as_given({**header["params"], "network": network}))
+    if network is not None and "network" not in family().get_params():
+        want = f"none: {header['family']} takes no network"
+        raise refuse(what, got="a network factory", want=want, fix="Call load(path).")
+    code = {} if network is None else {"network": network}
+    estimator = family(**_as_given({**header["params"], **code}))
     schema = Schema.from_json(header["schema"])
     model = estimator.build(schema, key_of(0))
     wanted = {name: leaf.shape for name, leaf in _named_arrays(model)}
     found = {name: array.shape for name, array in arrays.items()}
     for name in [*wanted, *found]:
-        if wanted.get(name) != found.get(name):
+        if not _fits(wanted.get(name), found.get(name), model.sized_by_rows):
             got = f"{name} of shape {found[name]}" if name in found else f"no array {name!r}"
             want = f"shape {wanted[name]}" if name in wanted else "no such array"
             fix = "Pass the factory that it was fitted with." if network is not None else ""
@@ -132,7 +137,7 @@ def _rebuilt(
     names = iter(name for name, _ in _named_arrays(model))
     filled = [arrays[next(names)] if _is_array(leaf) else leaf for leaf in leaves]
     estimator.schema_, estimator.model_ = schema, jax.tree.unflatten(structure, filled)
-    estimator.density_kind_ = model.density_kind
+    estimator.density_kind_ = model.kind_of_whole_rows()
     for name, value in header["fitted"].items():
         setattr(estimator, name, value)
     estimator.n_features_in_, feature_names = header["features"]
@@ -148,6 +153,13 @@ def _families() -> Iterator[tuple[str, type[Any]]]:
         module = importlib.import_module(found.name)
         for name in module.__all__:
             yield name, getattr(module, name)
+
+
+def _fits(wanted: tuple[int, ...] | None, found: tuple[int, ...] | None, sized_by_rows: bool) -> bool:
+    """Is an array of the file what the model has in this place?"""
+    if sized_by_rows and wanted is not None and found is not None:
+        return len(wanted) == len(found)
+    return wanted == found
 
 
 def _is_array(leaf: Any) -> bool:

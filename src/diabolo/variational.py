@@ -18,13 +18,15 @@ import numpy as np
 from jax import Array
 from scipy.special import logsumexp
 
+from diabolo import devices
 from diabolo.batches import Batch, Batches
-from diabolo.codes import DiagonalGaussian, DrawsCodes, FullGaussian, LocalStrata, Posterior
+from diabolo.codes import DiagonalGaussian, FullGaussian, Posterior
 from diabolo.joint import JointLikelihood
 from diabolo.keys import host_generator
 from diabolo.model import CodeModel, Decoder, Encoder, Loss, State
 from diabolo.objectives import evidence_bound, warm_up, weighted_mean
 from diabolo.priors import FlowPrior, Mixture, PseudoInputs, StandardNormal
+from diabolo.proposals import DrawsCodes, LocalStrata
 
 __all__ = [
     "ACTIVE",
@@ -82,6 +84,15 @@ class Weights(eqx.Module):
         """
         free = self.free * n_components / divergence.shape[1]
         return jnp.sum(jnp.maximum(jnp.mean(divergence, axis=0), free))
+
+    def loss(
+        self, log_likelihood: Array, divergence: Array, batch: Batch, state: State, n_components: int
+    ) -> Loss:
+        """The negative evidence bound, of log p(x | z), (n_rows,), and divergences (n_rows, n_groups) as they count."""
+        charge = self.at(state) * self.charged(divergence, n_components)
+        loss = charge - weighted_mean(log_likelihood, batch.weight)
+        total = jnp.mean(jnp.sum(divergence, axis=1))
+        return Loss(loss, {"log_likelihood": jnp.mean(log_likelihood), "divergence": total}, state)
 
 
 class Usage(eqx.Module):
@@ -182,10 +193,7 @@ class VariationalModel(CodeModel):
         code = posterior.draw_one(key)
         log_likelihood = self.log_likelihood(batch, self.split(code))
         divergence = self.divergence(posterior, code)
-        charge = self.weights.at(state) * self.weights.charged(divergence, self.n_components)
-        loss = charge - weighted_mean(log_likelihood, batch.weight)
-        total = jnp.mean(jnp.sum(divergence, axis=1))
-        return Loss(loss, {"log_likelihood": jnp.mean(log_likelihood), "divergence": total}, state)
+        return self.weights.loss(log_likelihood, divergence, batch, state, self.n_components)
 
     def encode(self, batch: Batch) -> dict[str, Array]:
         return self.split(self.posterior(batch).mean)
@@ -259,13 +267,13 @@ def _usage(model: VariationalModel, batch: Batch, n_rows: int, rng: np.random.Ge
     return Usage.of(mean, divergence, log_q, log_prior[:n_rows])
 
 
-@eqx.filter_jit
+@devices.compiled
 def _posterior_of(model: VariationalModel, batch: Batch) -> tuple[Array, ...]:
     posterior = model.posterior(batch)
     return posterior.mean, posterior.variance(), *posterior.frame()
 
 
-@eqx.filter_jit
+@devices.compiled
 def _prior_of(model: VariationalModel, codes: Array) -> tuple[Array, ...]:
     prior = model.prior
     return prior.log_prob(codes), *prior.moments()

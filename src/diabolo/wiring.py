@@ -80,8 +80,16 @@ class Parts:
 
     def borrowed(self) -> dict[str, Any]:
         """The further fields of a deterministic model, before a prior is fitted."""
-        is_scale = np.asarray(self.likelihood.scale[self.likelihood.n_free :], np.float32)
-        return {"prior": Mixture.standard(self.n_components), "is_scale": is_scale}
+        law, n_free = self.likelihood, self.likelihood.n_free
+        with_scale = law.column_of_param[law.scale]
+        is_level = ~np.isin(law.column_of_param[:n_free], with_scale)
+        return {
+            "prior": Mixture.standard(self.n_components),
+            "is_scale": np.asarray(law.scale[n_free:], np.float32),
+            "is_level": np.asarray(is_level, np.float32),
+            "sharpness": np.ones((), np.float32),
+            "level_shift": np.zeros(n_free, np.float32),
+        }
 
 
 def width_of(n_components: Any, width: int) -> int:

@@ -70,6 +70,8 @@ def _held(schema: Any, model: Any) -> str:
     begun = len(prior.inputs) if isinstance(prior, PseudoInputs) else 0
     levels = [c for c in schema.columns if getattr(c.kind, "levels", None) and c.role == "text"]
     said = [f"{begun:,} pseudo-inputs, which began at training rows" if begun else "no row"]
+    if model.sized_by_rows:
+        said = ["every training row: each is a kernel"]
     if levels:
         names = [f"{column.name} ({len(column.kind.levels):,})" for column in levels]
         more = f" and {len(names) - 8} more columns" if len(names) > 8 else ""

@@ -104,6 +104,12 @@ FAMILIES = {
     "conditional": ("conditional", "ConditionalVAE"),
     "autoencoder": ("autoencoder", "Autoencoder"),
     "denoising": ("denoising", "DenoisingAutoencoder"),
+    "flow": ("normalizing_flow", "NormalizingFlow"),
+    "made": ("made", "MADE"),
+    "parzen": ("parzen", "ParzenWindow"),
+    "manifold_parzen": ("parzen", "ManifoldParzen"),
+    "nonlocal_parzen": ("nonlocal_parzen", "NonlocalManifoldParzen"),
+    "rbm": ("rbm", "RBM"),
 }
 Family = Annotated[str, typer.Option(metavar="NAME", help=f"One of {', '.join(FAMILIES)}.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but refusals.")]

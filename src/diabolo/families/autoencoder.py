@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import dataclasses
+from typing import Any, ClassVar, Self
 
 import equinox as eqx
 from jax import Array
 
+from diabolo.batches import Batches
+from diabolo.checks import OneOf
 from diabolo.deterministic import DeterministicModel
-from diabolo.estimator import DiaboloEstimator
+from diabolo.deterministic_estimator import DeterministicEstimator
 from diabolo.joint import JointLikelihood
 from diabolo.model import Decoder, Encoder
+from diabolo.pretraining import Stack
 from diabolo.priors import Mixture
 from diabolo.table import Schema
 from diabolo.wiring import Parts
@@ -32,10 +36,24 @@ class AutoencoderModel(DeterministicModel):
     decoder: Decoder
     prior: Mixture
     is_scale: Array
+    is_level: Array
+    sharpness: Array
+    level_shift: Array
     code_widths: tuple[tuple[str, int], ...] = eqx.field(static=True)
+    stack: Stack | None = None
+
+    def fixed(self) -> tuple[Any, ...]:
+        return super().fixed() if self.stack is None else (*super().fixed(), self.stack)
+
+    def begin(self, batches: Batches, key: Array) -> Self:
+        """Where `pretrain` asks for it, hidden layers that a stack of Boltzmann machines has learned."""
+        if self.stack is None:
+            return self
+        ends = self.stack.unrolled(self.encoder, self.decoder, self.likelihood, batches, key)
+        return eqx.tree_at(lambda model: (model.encoder, model.decoder), self, ends)
 
 
-class Autoencoder(DiaboloEstimator):
+class Autoencoder(DeterministicEstimator):
     """Autoencoder: squared error of real columns and cross-entropy of the others, through a narrow code.
 
     ```
@@ -53,6 +71,8 @@ class Autoencoder(DiaboloEstimator):
     given : names of columns that are conditions: every density is then log p(rest | given)
     image_shape : (height, width[, channels]) of rows that are flattened images
     network : factory `(n_inputs, n_outputs, key) -> eqx.Module` used for encoder and decoder
+    pretrain : "rbm" learns the hidden layers first, one by one, as Boltzmann machines, 1,000 steps each that `n_steps_`
+        does not count; it wants `activation="sigmoid"`. None starts at random
     batch_size, learning_rate, max_steps : of training; "auto" suits the data
     early_stopping : stop when the held-out error has not fallen for `n_iter_no_change` rounds of 100 steps
     validation_fraction : share of the rows held out for that, and for the noise
@@ -73,7 +93,7 @@ class Autoencoder(DiaboloEstimator):
     References
     ----------
     Bourlard & Kamp 1988; Baldi & Hornik 1989. Goodfellow, Bengio & Courville 2016, chapter 14. Density by importance
-    sampling as in Burda, Grosse & Salakhutdinov 2016, eq. 8, arXiv:1509.00519.
+    sampling as in Burda, Grosse & Salakhutdinov 2016, eq. 8, arXiv:1509.00519. `pretrain`: Hinton & Salakhutdinov 2006.
 
     Examples
     --------
@@ -85,7 +105,10 @@ class Autoencoder(DiaboloEstimator):
     ((150, 2), (150, 4))
     """
 
-    _finishes: ClassVar[bool] = True
+    _constraints: ClassVar[dict[str, list[Any]]] = {
+        **DeterministicEstimator._constraints,
+        "pretrain": [None, OneOf("rbm")],
+    }
 
     def __init__(
         self,
@@ -97,6 +120,7 @@ class Autoencoder(DiaboloEstimator):
         given=(),
         image_shape=None,
         network=None,
+        pretrain=None,
         batch_size="auto",
         learning_rate="auto",
         max_steps="auto",
@@ -115,6 +139,7 @@ class Autoencoder(DiaboloEstimator):
         self.given = given
         self.image_shape = image_shape
         self.network = network
+        self.pretrain = pretrain
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.max_steps = max_steps
@@ -129,4 +154,8 @@ class Autoencoder(DiaboloEstimator):
     def build(self, schema: Schema, key: Array) -> AutoencoderModel:
         """The untrained network for a table."""
         parts = Parts.of(self, schema, key, n_said=int)
-        return AutoencoderModel(**parts.fields(), **parts.borrowed())
+        model = AutoencoderModel(**parts.fields(), **parts.borrowed())
+        if self.pretrain is None:
+            return model
+        stack = Stack.of(schema, parts.encoder, self.activation)
+        return dataclasses.replace(model, stack=stack)

@@ -13,18 +13,19 @@ import numpy as np
 from jax import Array
 from sklearn.utils.validation import check_is_fitted
 
-from diabolo import density, passes
+from diabolo import passes
 from diabolo.batches import Batch, Batches
 from diabolo.checks import OneOf, Range, refuse
 from diabolo.columns import Real
 from diabolo.deterministic import DeterministicModel
+from diabolo.deterministic_estimator import DeterministicEstimator, held_out_nats
 from diabolo.engine import OnRound, Run, Schedule
 from diabolo.estimator import DiaboloEstimator
 from diabolo.joint import JointLikelihood
 from diabolo.likelihoods import Categorical, Normal, Ordinal
 from diabolo.model import Decoder, Encoder, Model
 from diabolo.priors import Mixture
-from diabolo.table import Rows, Schema
+from diabolo.table import Schema
 from diabolo.wiring import Parts
 
 __all__ = ["DenoisingAutoencoder"]
@@ -52,6 +53,9 @@ class DenoisingModel(DeterministicModel):
     decoder: Decoder
     prior: Mixture
     is_scale: Array
+    is_level: Array
+    sharpness: Array
+    level_shift: Array
     level: Array  # () probability or standard deviation, not trained
     code_widths: tuple[tuple[str, int], ...] = eqx.field(static=True)
     corruption: str = eqx.field(static=True)
@@ -123,7 +127,7 @@ class DenoisingModel(DeterministicModel):
                 yield start, start[:, None] + 1 + np.arange(law.atoms.shape[-1]), law.atoms
 
 
-class DenoisingAutoencoder(DiaboloEstimator):
+class DenoisingAutoencoder(DeterministicEstimator):
     """Denoising autoencoder: gives back the clean row from a corrupted one, and so learns where data lie.
 
     ```
@@ -179,7 +183,6 @@ class DenoisingAutoencoder(DiaboloEstimator):
     ((150, 2), (150, 4))
     """
 
-    _finishes: ClassVar[bool] = True
     _constraints: ClassVar[dict[str, list[Any]]] = {
         **DiaboloEstimator._constraints,
         "corruption": [OneOf(*_LEVELS)],
@@ -260,16 +263,12 @@ class DenoisingAutoencoder(DiaboloEstimator):
         if self.corruption_level != "auto":
             return super()._trained(build, batches, schedule, seed, on_round)
         judged = batches.train if batches.held_out is None else batches.held_out
-        rows = Rows(
-            *(np.asarray(part) for part in (judged.values, judged.observed, judged.given)),
-            np.zeros(judged.n_rows),
-        )
         best: tuple[float, Run] | None = None
         for level in _LEVELS[self.corruption]:
             at_level = functools.partial(_at_level, build, level)
             run = super()._trained(at_level, batches, schedule, seed, on_round)
             assert isinstance(run.model, DenoisingModel)
-            nats = float(np.mean(density.importance_reading(run.model, rows, density.N_DRAWS, seed).values))
+            nats = held_out_nats(run.model, judged, seed)
             if best is None or nats > best[0]:
                 best = (nats, run)
             if run.history.stopped == "interrupt":

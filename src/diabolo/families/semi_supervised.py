@@ -42,7 +42,7 @@ class SemiSupervisedVAE(ClassifierMixin, DiaboloEstimator):
     n_components : width of the style; "auto" is half the encoded width, between 2 and 16
     stacked : False is M2; True is M1 + M2: first a VAE of the rows, then M2 on its code, for many rows of many
         columns
-    n_features : width of M1's code, where stacked; "auto" as for n_components
+    n_feature_components : width of M1's code, where stacked; "auto" as for n_components
     shares : where stacked, how the steps are shared out: M1 alone, M2 on its codes, both together
     alpha : weight of the classifier's mean cross-entropy over labelled rows, beside the mean bound of all rows. The
         paper has 0.1
@@ -98,7 +98,7 @@ class SemiSupervisedVAE(ClassifierMixin, DiaboloEstimator):
         **DiaboloEstimator._constraints,
         "dispersion": DiaboloEstimator._dispersions,
         "stacked": [bool, np.bool_],
-        "n_features": [OneOf("auto"), Range(1, whole=True)],
+        "n_feature_components": [OneOf("auto"), Range(1, whole=True)],
         "shares": [tuple, list, np.ndarray],
         "alpha": [Range(0.0)],
         "label_layer_sizes": DiaboloEstimator._constraints["hidden_layer_sizes"],
@@ -110,8 +110,8 @@ class SemiSupervisedVAE(ClassifierMixin, DiaboloEstimator):
         n_components="auto",
         *,
         stacked=False,
-        n_features="auto",
-        shares=(0.5, 0.5, 0.0),
+        n_feature_components="auto",
+        shares=(0.4, 0.2, 0.4),
         alpha=10.0,
         hidden_layer_sizes="auto",
         label_layer_sizes="auto",
@@ -135,7 +135,7 @@ class SemiSupervisedVAE(ClassifierMixin, DiaboloEstimator):
     ):
         self.n_components = n_components
         self.stacked = stacked
-        self.n_features = n_features
+        self.n_feature_components = n_feature_components
         self.shares = shares
         self.alpha = alpha
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -173,7 +173,7 @@ class SemiSupervisedVAE(ClassifierMixin, DiaboloEstimator):
             classifier = networks(self, schema, (0,))[0](n_inputs, n_classes, key_classes)
             fields = parts.fields() | {"code_widths": (("style", style), ("label", n_classes))}
             return LabelledModel(**fields, **facts, classifier=classifier)
-        width = width_of(self.n_features, schema.width)
+        width = width_of(self.n_feature_components, schema.width)
         parts = Parts.of(self, schema, key_parts, lambda n: 2 * n, (("features", width),))
         hidden = layer_sizes(self.label_layer_sizes, _HIDDEN, "label_layer_sizes")
         fields = parts.fields() | {
@@ -297,7 +297,7 @@ def _shares(shares: Any) -> tuple[float, float, float]:
     parts = tuple(shares)
     if len(parts) != 3 or any(part not in Range(0.0) for part in parts) or not sum(parts):
         want = "three numbers at least 0, not all of them 0"
-        raise refuse("parameter 'shares'", got=f"{shares!r}", want=want, fix="Leave it at (0.5, 0.5, 0).")
+        raise refuse("parameter 'shares'", got=f"{shares!r}", want=want, fix="Leave it at (0.4, 0.2, 0.4).")
     of_features, of_labels, of_both = (float(part) / float(sum(parts)) for part in parts)
     return of_features, of_labels, of_both
 

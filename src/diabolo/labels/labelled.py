@@ -8,12 +8,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from diabolo.batches import Batch
-from diabolo.codes import DiagonalGaussian, Placed
+from diabolo.codes import DiagonalGaussian
 from diabolo.joint import JointLikelihood
 from diabolo.labels.model import LabelModel, Said, placed, with_given
 from diabolo.model import Decoder, Encoder, Loss, State
 from diabolo.nets import Network
 from diabolo.priors import StandardNormal
+from diabolo.proposals import Placed
 from diabolo.variational import gaussian
 
 __all__ = ["LabelledModel"]

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from diabolo.batches import Batch
-from diabolo.codes import DiagonalGaussian, ExploredStrata, Placed
+from diabolo.codes import DiagonalGaussian
 from diabolo.model import CodeModel, Loss, State
 from diabolo.objectives import warm_up, weighted_mean
+from diabolo.proposals import ExploredStrata, Placed
 from diabolo.variational import SHARES, WIDTHS
 
 __all__ = ["LabelModel", "Said", "placed", "with_given"]

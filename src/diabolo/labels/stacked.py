@@ -12,13 +12,14 @@ import numpy as np
 from jax import Array, lax
 
 from diabolo.batches import Batch
-from diabolo.codes import DiagonalGaussian, Placed
+from diabolo.codes import DiagonalGaussian
 from diabolo.joint import JointLikelihood
 from diabolo.labels.model import LabelModel, Said, placed, with_given
 from diabolo.model import Decoder, Encoder, Loss, Phase, State, untrained
 from diabolo.nets import MLP
 from diabolo.objectives import weighted_mean
 from diabolo.priors import StandardNormal
+from diabolo.proposals import Placed
 from diabolo.variational import gaussian
 
 __all__ = ["StackedModel", "side_by_side", "starting_at_zero"]

@@ -2,6 +2,7 @@
 
 from diabolo.likelihoods.law import Likelihood, raw_scale, scale
 from diabolo.likelihoods.levels import Bernoulli, Categorical, Ordinal
+from diabolo.likelihoods.mixture import Mixture, mixed
 from diabolo.likelihoods.quantities import DiscretizedLogistic, LogNormal, NegativeBinomial, Normal
 
 __all__ = [
@@ -10,9 +11,11 @@ __all__ = [
     "DiscretizedLogistic",
     "Likelihood",
     "LogNormal",
+    "Mixture",
     "NegativeBinomial",
     "Normal",
     "Ordinal",
+    "mixed",
     "raw_scale",
     "scale",
 ]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diabolo.likelihoods import scale
+from diabolo.model import DirectModel
 from diabolo.nets import ACTIVATIONS, MLP, ConvolutionalDecoder
 from diabolo.priors import Mixture, StandardNormal
 from diabolo.report.subject import Subject
@@ -30,6 +31,8 @@ def decoder(subject: Subject) -> dict[str, Any]:
         `residual`; `start`, what is added to the answer; `columns`, a rule per modelled column; `prior`
     """
     model, schema = subject.estimator.model_, subject.schema
+    if isinstance(model, DirectModel):
+        return {"why_not": "the model has none: it says its density itself"}
     network = model.decoder.network
     if subject.is_conditional:
         return {"why_not": "the model is conditional: a place alone does not say the conditions"}

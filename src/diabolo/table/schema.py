@@ -184,13 +184,16 @@ class Schema:
         """(n_columns,) bool: which modelled columns had gaps in training."""
         return np.array([self.columns[place.column].gaps for place in self.layout.places], bool)
 
-    def likelihood(self) -> JointLikelihood:
-        """The joint law of the modelled columns."""
+    def likelihood(self, n_parts: int = 1) -> JointLikelihood:
+        """The joint law of the modelled columns, quantities as mixtures of `n_parts`."""
         from diabolo.joint import JointLikelihood
+        from diabolo.likelihoods import mixed
 
         kinds = [place.kind for place in self.layout.places]
-        laws = [law for kind in kinds if (law := kind.likelihood()) is not None]
-        return JointLikelihood.stack(laws, [kind.initial() for kind in kinds])
+        laws = [
+            mixed(law, kind.initial(), n_parts) for kind in kinds if (law := kind.likelihood()) is not None
+        ]
+        return JointLikelihood.stack([law for law, _ in laws], [initial for _, initial in laws])
 
     def describe(self) -> list[tuple[str, str]]:
         """Name and one line of facts per column."""

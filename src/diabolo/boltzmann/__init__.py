@@ -1,0 +1,27 @@
+"""Restricted Boltzmann machines: visible units of the columns, energies, chains, partition functions."""
+
+from diabolo.boltzmann.annealing import Annealed, anneal, annealed_log_z
+from diabolo.boltzmann.enumeration import (
+    MAX_STATES_BITS,
+    exact_log_z,
+    log_each_state,
+    log_observed,
+    log_state_weights,
+    states,
+)
+from diabolo.boltzmann.machine import Machine
+from diabolo.boltzmann.units import Units
+
+__all__ = [
+    "MAX_STATES_BITS",
+    "Annealed",
+    "Machine",
+    "Units",
+    "anneal",
+    "annealed_log_z",
+    "exact_log_z",
+    "log_each_state",
+    "log_observed",
+    "log_state_weights",
+    "states",
+]

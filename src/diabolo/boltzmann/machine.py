@@ -1,0 +1,138 @@
+"""The machine itself: energies, and one step of its chain.
+
+p(x, h) = exp(-E(x, h)) / Z, -E(x, h) = b·x' + measure(x) + c·h + x'·W h; x' is x with its numbers over their spread.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from diabolo.boltzmann.units import Units
+from diabolo.keys import host_generator
+
+__all__ = ["Machine"]
+
+_SPREAD = 0.01  # of the first weights (Hinton 2012, section 8)
+
+
+class Machine(eqx.Module):
+    """A restricted Boltzmann machine over the cells of a row, in the order of `units`.
+
+    Attributes
+    ----------
+    weights : (width, n_hidden)
+    bias : (width,) of the visible units
+    hidden_bias : (n_hidden,)
+    raw_spread : (width,) see `Units.spread`
+
+    Source: Smolensky 1986; Welling, Rosen-Zvi & Hinton 2004 (units of other kinds); the numbers' units as in
+    Salakhutdinov & Hinton 2009, with learned spreads.
+    """
+
+    units: Units
+    weights: Array
+    bias: Array
+    hidden_bias: Array
+    raw_spread: Array
+
+    @classmethod
+    def starting(cls, units: Units, marginal: np.ndarray, n_hidden: int, key: Array) -> Self:
+        """Nearly the product of the marginal laws, whose parameters (width,) are given."""
+        weights: Any = host_generator(key).normal(0.0, _SPREAD, (units.width, n_hidden)).astype(np.float32)
+        bias: Any = np.asarray(marginal, np.float32)
+        zeros: Any = np.zeros(n_hidden, np.float32)
+        spread: Any = np.zeros(units.width, np.float32)
+        return cls(units, weights, bias, zeros, spread)
+
+    @property
+    def n_hidden(self) -> int:
+        return len(self.hidden_bias)
+
+    @property
+    def spread(self) -> Array:
+        return self.units.spread(self.raw_spread)
+
+    def inputs(self, cells: Array) -> Array:
+        """Logits of the hidden units, (..., width) -> (..., n_hidden); cells that are not seen are 0."""
+        return self.hidden_bias + _times(cells / self.spread, self.weights)
+
+    def params(self, hidden: Array) -> Array:
+        """Parameters of the visible units, (..., n_hidden) -> (..., width)."""
+        return self.bias + _times(hidden, self.weights.T)
+
+    def log_visible(self, cells: Array, seen: Array) -> Array:
+        """What the seen cells say without the hidden units, (...,) nats; the mass of seen levels included."""
+        measure = self.units.log_measure(cells, self.spread) + self.units.log_seen
+        return _times(cells / self.spread, self.bias) + jnp.sum(seen * measure, axis=-1)
+
+    def log_unnormalised(self, cells: Array, seen: Array) -> Array:
+        """Minus the free energy of rows without gaps, (...,) nats: log p(x) + log Z.
+
+        Source: Hinton 2012, eq. 25, for other kinds of units.
+        """
+        return self.log_visible(cells, seen) + jnp.sum(jax.nn.softplus(self.inputs(cells)), axis=-1)
+
+    def log_hidden(self, hidden: Array) -> tuple[Array, Array]:
+        """c·h, (...,), and the log of what each column sums to given h, (..., n_columns) nats."""
+        parts = self.units.log_partition(self.params(hidden), self.spread)
+        return _times(hidden, self.hidden_bias), parts
+
+    def draw_hidden(self, cells: Array, key: Array) -> Array:
+        logits = self.inputs(cells)
+        return (jax.random.uniform(key, logits.shape) < jax.nn.sigmoid(logits)).astype(jnp.float32)
+
+    def draw_cells(self, hidden: Array, key: Array, *, rounded: bool = False) -> Array:
+        return self.units.draw(self.params(hidden), self.spread, key, rounded=rounded)
+
+    def walk(
+        self, hidden: Array, key: Array, n_steps: int, clamped: tuple[Array, Array] | None = None
+    ) -> Array:
+        """Hidden states (..., n_hidden) after `n_steps` of block Gibbs sampling.
+
+        clamped : cells (..., width) and which of them (..., width), 1 or 0, stay as they are
+        """
+
+        def step(i: Array, hidden: Array) -> Array:
+            key_cells, key_hidden = jax.random.split(jax.random.fold_in(key, i))
+            cells = self.draw_cells(hidden, key_cells)
+            if clamped is not None:
+                cells = jnp.where(clamped[1] > 0, clamped[0], cells)
+            return self.draw_hidden(cells, key_hidden)
+
+        return jax.lax.fori_loop(0, n_steps, step, hidden)
+
+    def between(self, marginal: Array, beta: Array) -> tuple[Self, Array]:
+        """The machine a share `beta` of the way from the product of the marginal laws, and its numbers' `level`.
+
+        Its density is p0^(1 - beta) times p^beta up to a constant, with h at beta times its inputs
+        (Salakhutdinov & Murray 2008, eq. 15 to 17). Numbers: the precisions mix, so the spread between is theirs.
+        """
+        spread, number = self.spread, self.units.number
+        between = jnp.where(number > 0, 1.0 / jnp.sqrt((1.0 - beta) + beta / spread**2), 1.0)
+        bias = between * ((1.0 - beta) * marginal + beta * self.bias / spread)
+        weights = beta * (between / spread)[:, None] * self.weights
+        raw = _raw_of(between)
+        level = number * (jnp.log(between) - beta * jnp.log(spread))
+        machine = eqx.tree_at(
+            lambda one: (one.weights, one.bias, one.hidden_bias, one.raw_spread, one.units.floor),
+            self,
+            (weights, bias, beta * self.hidden_bias, raw, 0.0 * spread),
+        )
+        return machine, level
+
+
+def _raw_of(spread: Array) -> Array:
+    """The inverse of `Units.spread` without a floor."""
+    return jnp.log(jnp.expm1(spread)) - math.log(math.e - 1.0)
+
+
+def _times(one: Array, other: Array) -> Array:
+    # on a GPU only the highest precision leaves float32 whole
+    return jnp.matmul(one, other, precision="highest")

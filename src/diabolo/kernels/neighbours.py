@@ -1,0 +1,43 @@
+"""The nearest rows of every row."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.neighbors import NearestNeighbors
+
+__all__ = ["nearest"]
+
+MAX_EXACT = 50_000  # rows; beyond, an exact search of wide rows takes minutes
+
+
+def nearest(x: np.ndarray, n_neighbors: int, seed: int, queries: np.ndarray | None = None) -> np.ndarray:
+    """Places of each row's nearest rows, itself left out: (n, n_neighbors); or of other rows' nearest among x.
+
+    Exact, by scikit-learn, up to 50,000 rows; beyond by pynndescent where it is installed (`pip install
+    diabolo[neighbours]`), which misses a few per cent of them, else exact and slow.
+    """
+    if not x.shape[1]:  # all rows are equally near
+        x = np.zeros((len(x), 1))
+        queries = None if queries is None else np.zeros((len(queries), 1))
+    if len(x) > MAX_EXACT and (found := _approximate(x, n_neighbors, seed, queries)) is not None:
+        return found
+    # a tree wins in few columns only
+    search = NearestNeighbors(n_neighbors=n_neighbors, algorithm="auto" if x.shape[1] <= 8 else "brute").fit(
+        x
+    )
+    return search.kneighbors(queries, return_distance=False)
+
+
+def _approximate(x: np.ndarray, n_neighbors: int, seed: int, queries: np.ndarray | None) -> np.ndarray | None:
+    try:
+        from pynndescent import NNDescent
+    except ImportError:
+        return None
+    index = NNDescent(x, n_neighbors=n_neighbors + 1, random_state=seed % 2**31)
+    if queries is not None:
+        return index.query(queries, k=n_neighbors)[0]
+    places = index.neighbor_graph[0]
+    # a row is mostly its own first neighbour; where it is not, the last one goes
+    itself = places == np.arange(len(x))[:, None]
+    itself[~itself.any(axis=1), -1] = True
+    return places[~itself].reshape(len(x), n_neighbors)

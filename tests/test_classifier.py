@@ -1,0 +1,106 @@
+"""Bayes' rule over densities."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.spatial.distance import cdist
+from scipy.special import logsumexp
+from sklearn.datasets import load_digits, load_iris
+from sklearn.mixture import GaussianMixture
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KernelDensity
+
+from diabolo import BayesClassifier, InputError, ParzenWindow, Pixels, Real
+
+IRIS = load_iris(return_X_y=True)
+
+
+def test_over_scikit_learns_densities_it_is_bayes_rule():
+    X, y = IRIS
+    ours = BayesClassifier(GaussianMixture(1, covariance_type="diag", reg_covar=1e-9)).fit(X, y)
+    theirs = GaussianNB().fit(X, y)
+    np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-5)
+    np.testing.assert_allclose(ours.log_joint(X), theirs.predict_joint_log_proba(X), rtol=1e-4)
+    priors = BayesClassifier(KernelDensity(bandwidth=0.3), priors=[0.2, 0.3, 0.5]).fit(X, y)
+    np.testing.assert_allclose(
+        priors.score_samples(X), np.log(np.exp(priors.log_joint(X)).sum(axis=1)), atol=1e-9
+    )
+    assert np.array_equal(priors.class_prior_, [0.2, 0.3, 0.5])
+
+
+def test_the_densities_of_all_classes_share_the_columns():
+    """A column of one value in one class, and a level that only the other has."""
+    generator = np.random.default_rng(0)
+    y = np.repeat(["ill", "well"], 60)
+    table = pd.DataFrame(
+        {
+            "dose": np.where(y == "ill", generator.normal(3.0, 1.0, 120), 0.0),
+            "ward": np.where(y == "ill", generator.choice(["a", "b"], 120), "a").astype(object),
+        }
+    )
+    classifier = BayesClassifier(ParzenWindow(kinds={"dose": Real(atoms=())}, random_state=0)).fit(table, y)
+    one, other = (estimator.schema_ for estimator in classifier.estimators_)
+    assert one is other and one.columns[0].kind.name == "real"
+    assert np.isfinite(classifier.log_joint(table)).all()
+    odd = pd.DataFrame({"dose": [0.0, 4.0, 0.0], "ward": ["a", "b", None]})
+    assert classifier.predict(odd).tolist() == ["well", "ill", "well"]
+    np.testing.assert_allclose(
+        np.exp(classifier.score_samples(table)), np.exp(classifier.log_joint(table)).sum(axis=1), rtol=1e-9
+    )
+
+
+def test_digits_are_told_apart():
+    """In grey levels, with every pixel measured alike, by kernels written out."""
+    images, y = load_digits(return_X_y=True)
+    X, grey = images.reshape(-1, 8, 8), Pixels(n_levels=17)
+    ours = BayesClassifier(ParzenWindow(kinds=grey, scaling="unit", bandwidth=2.0)).fit(X[:900], y[:900])
+    kernels = -cdist(images[900:], images[:900], "sqeuclidean") / 8.0
+    by_class = [logsumexp(kernels[:, y[:900] == c], axis=1) for c in range(10)]  # shares of rows included
+    joint = np.stack(by_class, axis=1) - np.log(900) - 32 * np.log(2 * np.pi * 4.0)
+    np.testing.assert_allclose(ours.log_joint(X[900:]), joint, rtol=1e-4)
+    assert np.array_equal(ours.predict(X[900:]), joint.argmax(axis=1))
+    assert ours.score(X[900:], y[900:]) > 0.95
+
+
+def test_draws_have_the_classes_shares_and_their_rows():
+    X, y = IRIS
+    for estimator in (ParzenWindow(random_state=0), KernelDensity(bandwidth=0.2), GaussianMixture(2)):
+        classifier = BayesClassifier(estimator, priors=[0.6, 0.3, 0.1]).fit(X, y)
+        rows, classes = classifier.sample(2000, random_state=0)
+        again = classifier.sample(2000, random_state=0)
+        assert (
+            rows.shape == (2000, 4) and np.array_equal(rows, again[0]) and np.array_equal(classes, again[1])
+        )
+        share = np.bincount(classes, minlength=3) / 2000
+        assert np.all(np.abs(share - [0.6, 0.3, 0.1]) < 0.05)
+        for c in range(3):
+            apart = np.abs(rows[classes == c].mean(axis=0) - X[y == c].mean(axis=0))
+            assert np.all(apart < 0.25), (estimator, c)
+
+
+def test_draws_come_in_the_training_tables_container():
+    X, y = load_iris(return_X_y=True, as_frame=True)
+    classifier = BayesClassifier(ParzenWindow(random_state=0)).fit(X, y)
+    rows, _ = classifier.sample(9, random_state=0)
+    assert isinstance(rows, pd.DataFrame) and list(rows.columns) == list(X.columns) and len(rows) == 9
+    assert classifier.feature_names_in_.tolist() == list(X.columns)
+
+
+def test_a_row_that_no_class_can_hold_has_the_priors():
+    X = np.array([[0.0], [1.0]] * 20)
+    y = np.repeat([0, 1], [10, 30])
+    classifier = BayesClassifier(ParzenWindow(kinds="binary")).fit(X, y)
+    with pytest.warns(UserWarning):
+        assert np.allclose(classifier.predict_proba([[7.0]]), [[0.25, 0.75]])
+
+
+def test_what_cannot_be_is_said():
+    X, y = IRIS
+    with pytest.raises(InputError, match="score_samples"):
+        BayesClassifier(GaussianNB()).fit(X, y)
+    with pytest.raises(InputError, match="two or more classes"):
+        BayesClassifier(ParzenWindow()).fit(X, np.zeros(150))
+    with pytest.raises(InputError, match="sum to 1"):
+        BayesClassifier(ParzenWindow(), priors=[0.5, 0.5]).fit(X, y)
+    with pytest.raises(InputError, match="one for each"):
+        BayesClassifier(ParzenWindow()).fit(X, y[:9])
