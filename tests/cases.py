@@ -101,7 +101,7 @@ def _in_orders_that_end_with(estimator: Any, rows: Rows, column: int) -> np.ndar
 
 def _in_its_one_reading(estimator: Any, rows: Rows, column: int) -> np.ndarray:
     """log p of rows, the same whichever cell is left out: (n_rows,) nats."""
-    return reading_of(estimator.model_, rows, 512, 0).values
+    return reading_of(estimator.model_, rows, 256, 0).values
 
 
 ITS_KERNELS = "its kernels are of the rows: what stands in for the decoder is in test_parzen"
@@ -279,7 +279,7 @@ def by_quadrature(estimator: Any, rows: Rows, n_side: int = 401) -> np.ndarray:
 def _law_of_cells(estimator: Any, rows: Rows, column: int) -> tuple[np.ndarray, np.ndarray]:
     """`law_given_rest` of a model without a code: each value that the cell may have, weighed by its density."""
     here = np.flatnonzero(estimator.model_.likelihood.column_of_value == column)
-    cells = np.eye(len(here)) if len(here) > 1 else np.linspace(-6.0, 6.0, 241)[:, None]
+    cells = np.eye(len(here)) if len(here) > 1 else np.linspace(-6.0, 6.0, 121)[:, None]
     with_cell = CASES[type(estimator).__name__].with_cell or _in_its_one_reading
     n_rows, n_cells = len(rows.values), len(cells)
     filled = Rows(*(np.repeat(part, n_cells, axis=0) for part in rows))

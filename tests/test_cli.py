@@ -348,8 +348,11 @@ def test_a_process_keeps_its_compiled_programs_and_its_manners(fitted, tmp_path)
 @pytest.mark.skipif(sys.platform == "win32", reason="signals differ there")
 def test_an_interrupted_verb_says_so_and_leaves_nothing(fitted, tmp_path):
     command = [sys.executable, "-m", "diabolo", "sample", fitted / "m.safetensors", "-n", "50000000"]
+    heard = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is born deaf to it
     running = subprocess.Popen([*command, "-o", tmp_path / "new.csv"], env=environment(tmp_path),
                                stderr=subprocess.PIPE, text=True)  # fmt: skip
+    signal.signal(signal.SIGINT, heard)
     time.sleep(6)
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=60)

@@ -21,6 +21,16 @@ from diabolo.outliers import OutlierDetector
 SMALL = {"n_components": 2, "hidden_layer_sizes": (8,), "max_steps": 100, "random_state": 0}
 FAMILIES = (VAE, IWAE, HierarchicalVAE, ConditionalVAE, Autoencoder, DenoisingAutoencoder)
 
+# What these ask is answered before a member's own code begins; each fits tables of several shapes, and a stack compiles
+# three programs for each.
+AT_THE_DOOR = {
+    "check_dtype_object",
+    "check_estimators_dtypes",
+    "check_fit_score_takes_y",
+    "check_n_features_in_after_fitting",
+    "check_positive_only_tag_during_fit",
+}
+
 
 @pytest.mark.filterwarnings("ignore:columns? .* hold one value")
 @parametrize_with_checks(
@@ -44,4 +54,6 @@ FAMILIES = (VAE, IWAE, HierarchicalVAE, ConditionalVAE, Autoencoder, DenoisingAu
     ]
 )
 def test_scikit_learn_accepts(estimator, check):
+    if getattr(estimator, "stacked", False) and check.func.__name__ in AT_THE_DOOR:
+        pytest.skip("M1 + M2 takes tables through the door of SemiSupervisedVAE, which stands above")
     check(estimator)
