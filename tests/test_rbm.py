@@ -14,7 +14,7 @@ from scipy.stats import chi2
 
 from diabolo import RBM, InputError
 from diabolo.batches import Batch
-from diabolo.boltzmann import annealed_log_z, exact_log_z
+from diabolo.boltzmann import annealed_log_z, bernoulli, exact_log_z
 from diabolo.columns import Real
 from diabolo.density import reading_of
 from diabolo.impute import conditional_draws
@@ -45,6 +45,21 @@ def log_every(n_hidden: int) -> np.ndarray:
     found = machine(n_hidden).model_.machine
     log_weights = np.asarray(found.log_unnormalised(jnp.asarray(EVERY, jnp.float32), jnp.ones(EVERY.shape)))
     return log_weights - logsumexp(log_weights.astype(np.float64))
+
+
+def test_units_are_on_as_often_as_they_shall_and_none_heeds_another():
+    """Two that share a random word, and any two of one call."""
+    probability = np.tile(np.array([0.0, 1e-4, 0.3, 0.5, 0.9, 1.0], np.float32), (301, 1))
+    drawn = np.stack([bernoulli(key, probability) for key in jax.random.split(jax.random.key(0), 400)])
+    wanted, n = probability[0], drawn[..., 0].size
+    error = np.sqrt(wanted * (1.0 - wanted) / n)
+    assert np.all(np.abs(drawn.mean(axis=(0, 1)) - wanted) <= 4.0 * error)
+    halves = drawn[:, :, 3] - 0.5
+    together = halves.T @ halves / (0.25 * len(halves))  # of each two units, over the calls: (301, 301)
+    apart = together[~np.eye(301, dtype=bool)]
+    assert abs(apart.mean()) < 0.001 and abs(apart.std() * np.sqrt(len(halves)) - 1.0) < 0.05
+    beside = drawn[:, :, 2].reshape(-1) - 0.3, drawn[:, :, 3].reshape(-1) - 0.5  # two halves of a word
+    assert abs(np.mean(beside[0] * beside[1])) < 4.0 * 0.5 * np.sqrt(0.21 / n)
 
 
 def place(rows: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Restricted Boltzmann machines: visible units of the columns, energies, chains, partition functions."""
 
 from diabolo.boltzmann.annealing import Annealed, anneal, annealed_log_z
+from diabolo.boltzmann.bernoulli import bernoulli
 from diabolo.boltzmann.enumeration import (
     MAX_STATES_BITS,
     exact_log_z,
@@ -19,6 +20,7 @@ __all__ = [
     "Units",
     "anneal",
     "annealed_log_z",
+    "bernoulli",
     "exact_log_z",
     "log_each_state",
     "log_observed",

@@ -11,6 +11,7 @@ from jax import Array
 from scipy.special import logsumexp
 
 from diabolo import devices
+from diabolo.boltzmann.bernoulli import bernoulli
 from diabolo.boltzmann.machine import Machine
 
 __all__ = ["Annealed", "anneal", "annealed_log_z"]
@@ -96,8 +97,7 @@ def anneal(
 
 
 def between_hidden(machine: Machine, cells: Array, beta: Array, key: Array) -> Array:
-    logits = beta * machine.inputs(cells)
-    return (jax.random.uniform(key, logits.shape) < jax.nn.sigmoid(logits)).astype(jnp.float32)
+    return bernoulli(key, jax.nn.sigmoid(beta * machine.inputs(cells)))
 
 
 def _log_start(machine: Machine, cells: Array, marginal: Array) -> Array:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from diabolo.boltzmann.bernoulli import bernoulli
 from diabolo.boltzmann.units import Units
 from diabolo.keys import host_generator
 
@@ -85,8 +86,7 @@ class Machine(eqx.Module):
         return _times(hidden, self.hidden_bias), parts
 
     def draw_hidden(self, cells: Array, key: Array) -> Array:
-        logits = self.inputs(cells)
-        return (jax.random.uniform(key, logits.shape) < jax.nn.sigmoid(logits)).astype(jnp.float32)
+        return bernoulli(key, jax.nn.sigmoid(self.inputs(cells)))
 
     def draw_cells(self, hidden: Array, key: Array, *, rounded: bool = False) -> Array:
         return self.units.draw(self.params(hidden), self.spread, key, rounded=rounded)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from diabolo.boltzmann.bernoulli import bernoulli
 from diabolo.checks import refuse
 from diabolo.columns import Binary, Categorical, Kind, Ordinal, Positive, Real
 
@@ -111,6 +112,8 @@ class Units(eqx.Module):
 
     def spread(self, raw: Array) -> Array:
         """(width,) spreads of the numbers' units, 1 elsewhere; raw 0 is the column's own where no floor binds."""
+        if all(segment.unit != "number" for segment in self.segments):
+            return jnp.ones(self.width)  # a constant: its gradient would be two matrix products for nothing
         learned = jax.nn.softplus(raw + math.log(math.e - 1.0))
         safe = jnp.sqrt(jnp.square(self.floor) + jnp.square(learned))
         return jnp.where(self.number > 0, safe, 1.0)
@@ -164,8 +167,7 @@ class Units(eqx.Module):
             blocks, jax.random.split(key, max(len(blocks), 1)), strict=False
         ):
             if segment.unit == "binary":
-                drawn = jax.random.uniform(one, theta.shape) < jax.nn.sigmoid(theta)
-                parts.append(drawn[..., 0].astype(jnp.float32))
+                parts.append(bernoulli(one, jax.nn.sigmoid(theta[..., 0])))
                 continue
             if segment.unit == "levels":
                 chosen = jax.random.categorical(one, theta)

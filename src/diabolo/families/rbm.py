@@ -101,10 +101,13 @@ class RBMModel(DirectModel):
         if self.gaps:
             cells = jax.lax.stop_gradient(self._filled(still, cells, seen, key_fill))
         every = jnp.ones_like(seen)
-        hidden = still.draw_hidden(cells, key_hidden)
         if self.persistent:
-            first = hidden[jnp.arange(self.n_chains) % len(hidden)]
-            hidden = jnp.where(state.step == 0, first, state.running)
+            firsts = jnp.take(cells, jnp.arange(self.n_chains), axis=0, mode="wrap")
+            hidden = jax.lax.cond(
+                state.step == 0, lambda: still.draw_hidden(firsts, key_hidden), lambda: state.running
+            )
+        else:
+            hidden = still.draw_hidden(cells, key_hidden)
         hidden = still.walk(hidden, key_walk, self.n_gibbs - 1)
         key_cells, key_hidden = jax.random.split(key_cells)
         drawn = jax.lax.stop_gradient(still.draw_cells(hidden, key_cells))
@@ -182,8 +185,8 @@ class RBMModel(DirectModel):
 
         def of_chains(logits: Array, cells: Array, stays: Array, key: Array) -> Array:
             key_start, key_walk, key_cells = jax.random.split(key, 3)
-            start = jax.random.uniform(key_start, (n_draws, len(logits))) < jax.nn.sigmoid(logits)
-            hidden = machine.walk(start.astype(jnp.float32), key_walk, _N_CLAMPED, (cells, stays))
+            start = boltzmann.bernoulli(key_start, jnp.tile(jax.nn.sigmoid(logits), (n_draws, 1)))
+            hidden = machine.walk(start, key_walk, _N_CLAMPED, (cells, stays))
             return machine.draw_cells(hidden, key_cells, rounded=True)
 
         return machine.units.outward(jax.vmap(of_chains)(logits, cells, stays, keys))
@@ -231,13 +234,13 @@ class RBMModel(DirectModel):
         logits = machine.inputs(self._mean_filled(cells[None], seen[None]))[0]
         stays = machine.units.per_cell(seen)
         key_start, key_walk, key_cells, key_draw = jax.random.split(key, 4)
-        start = jax.random.uniform(key_start, (_N_PROPOSED, len(logits))) < jax.nn.sigmoid(logits)
-        walked = machine.walk(start.astype(jnp.float32), key_walk, _N_WALKED, (cells, stays))
+        start = boltzmann.bernoulli(key_start, jnp.tile(jax.nn.sigmoid(logits), (_N_PROPOSED, 1)))
+        walked = machine.walk(start, key_walk, _N_WALKED, (cells, stays))
         filled = jnp.where(stays > 0, cells, machine.draw_cells(walked, key_cells))
         # every other one less sure: together they reach what no chain has visited
         logits = jnp.where(jnp.arange(_N_PROPOSED) % 2 == 0, 1.0, 0.7)[:, None] * machine.inputs(filled)
         own = logits[jnp.arange(n_draws) % _N_PROPOSED]
-        hidden = (jax.random.uniform(key_draw, own.shape) < jax.nn.sigmoid(own)).astype(jnp.float32)
+        hidden = boltzmann.bernoulli(key_draw, jax.nn.sigmoid(own))
         sure = jnp.sum(jax.nn.softplus(logits), axis=-1)
         each = jnp.matmul(hidden, logits.T, precision="highest") - sure  # (n_draws, _N_PROPOSED)
         share = jnp.bincount(jnp.arange(n_draws) % _N_PROPOSED, length=_N_PROPOSED) / n_draws
