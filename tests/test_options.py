@@ -162,6 +162,11 @@ def read(what: Callable[[Any, Asked], Any]) -> See:
     return lambda asked: iter([what(asked.fitted, asked)])
 
 
+def convolves(it: Handed) -> bool:
+    """Does the encoder look at neighbouring pixels?"""
+    return "Convolution" in str(jax.tree.structure(it.model.encoder))
+
+
 def begins_anew(asked: Asked) -> Iterator[bool]:
     """Has a second fit other weights to begin with than the first one ended with?"""
     yield differ(trained(asked.handed), trained(asked.handed_again))
@@ -238,7 +243,7 @@ CHANGES: dict[str, Change] = {
     "activation": Change("tanh"),
     "kinds": Change({"c": "real"}),
     "given": Change(("a",)),
-    "image_shape": Change((8, 8), beside={"hidden_layer_sizes": "auto"}, rows=pictures),
+    "image_shape": Change((8, 8), handed(convolves), {"hidden_layer_sizes": "auto"}, pictures),
     "network": Change(narrow),
     "dispersion": Change("row"),
     "prior": Change("mixture"),
