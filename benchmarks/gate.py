@@ -51,6 +51,7 @@ MEMBERS: dict[str, Callable[..., Any]] = {
     "MADE": diabolo.MADE,
     "NormalizingFlow": diabolo.NormalizingFlow,
     "RBM": diabolo.RBM,
+    "GSN": diabolo.GSN,
     "ParzenWindow": diabolo.ParzenWindow,
     "ManifoldParzen": diabolo.ManifoldParzen,
     "NonlocalManifoldParzen": diabolo.NonlocalManifoldParzen,

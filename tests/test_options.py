@@ -39,6 +39,8 @@ BASE: dict[str, Any] = {
     "n_directions": 1,
     "n_layers": 1,
     "n_bins": 4,
+    "n_states": 16,
+    "n_burn": 2,
     "estimator": diabolo.ParzenWindow(bandwidth=0.5, smoothing=0.1, random_state=0),
 }
 
@@ -285,7 +287,8 @@ AIMS = (
     "corruption",
     "corruption_level",
 )
-AIMS += ("agnostic", "dropout", "weight_decay", "n_gibbs", "persistent", "n_chains")
+AIMS += ("agnostic", "dropout", "weight_decay", "n_gibbs", "persistent", "n_chains", "n_temperatures")
+AIMS += ("noise", "resampling", "n_walkback", "n_burn")
 #: Each member's own options, and those that show elsewhere in it than in the others.
 MEMBERS: dict[str, dict[str, Change]] = {
     "VAE": {},
@@ -322,6 +325,14 @@ MEMBERS: dict[str, dict[str, Change]] = {
         "persistent": Change(False),
         "n_chains": Change(4),
         "n_temperatures": Change(20, annealed, {"n_components": 21}),
+        "given": Change(("a",), refused),
+    },
+    "GSN": {
+        "noise": Change(1.0),
+        "resampling": Change(0.9),
+        "n_walkback": Change(1),
+        "n_states": Change(32, finished(lambda model: model.kept)),
+        "n_burn": Change(3, finished(lambda model: model.kept)),
         "given": Change(("a",), refused),
     },
     "ParzenWindow": KERNELS,
