@@ -288,7 +288,7 @@ AIMS = (
     "corruption_level",
 )
 AIMS += ("agnostic", "dropout", "weight_decay", "n_gibbs", "persistent", "n_chains", "n_temperatures")
-AIMS += ("noise", "resampling", "n_walkback", "n_burn")
+AIMS += ("noise", "resampling", "n_walkback", "n_states", "n_burn")
 #: Each member's own options, and those that show elsewhere in it than in the others.
 MEMBERS: dict[str, dict[str, Change]] = {
     "VAE": {},

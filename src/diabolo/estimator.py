@@ -97,7 +97,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         )
         with progress.bar(type(self).__name__, bool(self.verbose)) as on_round:
             if going_on:
-                model, key = self._resumed(self.model_), key_of(seed, 0, 1)
+                model, key = self._resumed(self.model_), key_of(seed, self.n_steps_, 1)
                 before = engine.start(model)  # nothing is warmed up a second time
                 run = engine.fit(model, batches, schedule, key, training=before, on_round=on_round)
                 run = run._replace(model=self._finished(run.model, batches, seed, 1))
@@ -168,6 +168,8 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             if self._seen is not None:
                 seen = Batches.split(Batch.of(self._seen.rows), batches.batch_size, 0.0, seed)
                 model = model.finish(seen, key_steps)
+        else:
+            model = model.carry_on(key_steps)
         if not self._finishes:
             model = model.finish(batches, key_steps)
         self._keep(schema, history, model, seed)

@@ -202,6 +202,10 @@ class Model(eqx.Module):
         """What is fitted after training: priors on codes, noise on held-out rows."""
         return self
 
+    def carry_on(self, key: Array) -> Self:
+        """What is done in place of `finish` after further training of a model from a file, which remembers no row."""
+        return self
+
     def kinds(self, observed: np.ndarray) -> np.ndarray:
         """What is claimed of the density of rows with these cells (n_rows, n_columns): (n_rows,) text."""
         return np.full(len(observed), self.density_kind, "<U8")
@@ -246,6 +250,10 @@ class DirectModel(Model):
     @abc.abstractmethod
     def draw_given(self, batch: Batch, n_draws: int, keys: Array) -> Array:
         """(n_rows, n_draws, width): whole encoded rows, drawn given the observed cells, one key per row."""
+
+    def n_weights(self, n_draws: int) -> int:
+        """How many weights a row has, and so how many rows are read at once."""
+        return n_draws
 
     def common_error(self) -> float:
         """Standard error, in nats, of what all rows share, as an estimated log Z."""

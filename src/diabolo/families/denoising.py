@@ -145,7 +145,8 @@ class DenoisingAutoencoder(DeterministicEstimator):
     network : factory `(n_inputs, n_outputs, key) -> eqx.Module` used for encoder and decoder
     corruption : what training does to a row: "masking" hides cells, "gaussian" adds noise to the encoded row,
         "salt_and_pepper" puts the column's least or largest value of the batch in a cell, "permuting" another row's
-    corruption_level : probability that a cell is hit; of "gaussian" the standard deviation, in spreads of the column.
+    corruption_level : probability that a cell is hit; of "gaussian" the standard deviation, in spreads of the column,
+        of grey levels in halves of their range.
         "auto" trains at four levels (0.05, 0.1, 0.2 and 0.4, of "gaussian" 0.1, 0.2, 0.4 and 0.8) and keeps the one of
         the most held-out nats, of training rows where none is held out: the error of reconstruction would always
         prefer none. `partial_fit` chooses nothing and takes the second

@@ -10,14 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from scipy.special import logsumexp
+from sklearn.utils.validation import check_is_fitted
 
 from diabolo import devices
 from diabolo.batches import Batch, Batches
 from diabolo.checks import Range, refuse
+from diabolo.columns.quantities import MAX_DEVIATION
 from diabolo.estimator import DiaboloEstimator
 from diabolo.impute import resample
 from diabolo.joint import JointLikelihood
-from diabolo.keys import host_generator
+from diabolo.keys import children, host_generator
 from diabolo.likelihoods import Bernoulli, Categorical, Ordinal
 from diabolo.model import Decoder, DirectModel, Encoder, Loss, State
 from diabolo.objectives import weighted_mean
@@ -27,6 +30,8 @@ from diabolo.wiring import Parts
 __all__ = ["GSN"]
 
 _N_CLAMPED = 10  # steps of a chain whose observed cells are clamped, before it gives the missing ones
+_RUN_TOGETHER = 1024  # chains, and states that a row is compared with at once
+_N_JUDGED = 256  # rows that say whether the chains have come to rest
 _LEVELS = (Bernoulli, Categorical, Ordinal)
 
 
@@ -40,9 +45,10 @@ class GSNModel(DirectModel):
 
     Attributes
     ----------
-    noise : () standard deviation added to quantities, spreads of their column
+    noise : () standard deviation added to quantities, encoded units
     resampling : () probability that a level, or an atom or what is beside it, is drawn anew from its column's own law
     kept : (n_states, n_components) codes at which as many independent chains ended
+    drift : () mean nats of rows by these states less those by the states halfway there
     """
 
     density_kind: ClassVar[str] = "estimate"
@@ -54,8 +60,10 @@ class GSNModel(DirectModel):
     noise: Array
     resampling: Array
     kept: Array
+    drift: Array
     code_widths: tuple[tuple[str, int], ...] = eqx.field(static=True)
     n_walkback: int = eqx.field(static=True)
+    n_states: int = eqx.field(static=True)
     n_burn: int = eqx.field(static=True)
 
     # ---- the chain -----------------------------------------------------------------------------------------
@@ -68,48 +76,64 @@ class GSNModel(DirectModel):
         """(n_rows, n_components) of rows as the encoder takes them."""
         return self.encoder(self.encoder.embed(Batch(values, observed, jnp.zeros((len(values), 0)))))
 
-    def step(self, params: Array, key: Array, stays: Callable[[Array], tuple[Array, Array]]) -> Array:
-        """Codes of x̃ for x drawn from laws (n_rows, n_params): (n_rows, n_components).
+    def step(
+        self, params: Array, key: Array, row: Array, stays: Array, observed: Array | None = None
+    ) -> Array:
+        """Draw rows, put back the cells that stay, add noise, encode.
 
-        stays : drawn rows to the rows as they are to be, (n_rows, width), and which cells of them the encoder sees
+        Parameters
+        ----------
+        params : (n_rows, n_params) the laws that rows are drawn from
+        row, stays : broadcast to (n_rows, width); cells, and which of them stand in place of the drawn ones
+        observed : (n_rows, n_columns) cells that the encoder sees, all by default
+
+        Returns
+        -------
+        (n_rows, n_components) : codes of x̃
         """
+        likelihood, n_rows = self.likelihood, len(params)
+        owner, is_quantity, jumps, has_atoms = self._layout()
         key_draw, key_hit, key_shift = jax.random.split(key, 3)
-        # what the noise puts in a cell is drawn along with the rows: laws are what takes long to compile
-        marginal = jnp.broadcast_to(self.likelihood.initial, params.shape)
-        drawn, anew = jnp.split(self.likelihood.draw(jnp.concatenate([params, marginal]), key_draw), 2)
-        values, observed = stays(jax.lax.stop_gradient(drawn))
-        owner, first, jumps = self._layout()
-        hit = jumps & jax.random.bernoulli(key_hit, self.resampling, observed.shape)
-        values = jnp.where(hit[:, owner], anew, values)
-        flagged = jnp.zeros(hit.shape).at[:, owner].add(jnp.where(first, 0.0, values)) > 0
-        shift = self.noise * jax.random.normal(key_shift, values.shape)
-        values = jnp.where(first & ~flagged[:, owner], values + shift, values)
+        if np.any(jumps):  # what noise puts in a cell is drawn along with the rows: one program for both
+            marginal = jnp.broadcast_to(likelihood.initial, params.shape)
+            both = likelihood.draw(jnp.concatenate([params, marginal]), key_draw)
+            drawn, anew = jnp.split(both, 2)
+        else:
+            drawn = anew = likelihood.draw(params, key_draw)
+        values = jnp.where(stays, row, jax.lax.stop_gradient(drawn))
+        if np.any(jumps):
+            hit = jumps & jax.random.bernoulli(key_hit, self.resampling, (n_rows, likelihood.n_columns))
+            values = jnp.where(hit[:, owner], anew, values)
+        moved = values + self.noise * jax.random.normal(key_shift, values.shape)
+        at_atom = jnp.zeros(values.shape, bool)
+        if np.any(has_atoms):
+            flags = jnp.where(is_quantity, 0.0, values)
+            at_atom = (jnp.zeros((n_rows, likelihood.n_columns)).at[:, owner].add(flags) > 0)[:, owner]
+        values = jnp.where(is_quantity & ~at_atom, moved, values)
+        if observed is None:
+            observed = jnp.ones((n_rows, likelihood.n_columns), bool)
+        # a chain that has left the rows behind stays finite, as rows do
+        values = jnp.clip(values, -MAX_DEVIATION, MAX_DEVIATION)
         return self.code_of(jnp.where(observed[:, owner], values, 0.0), observed)
 
-    def _layout(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Each cell's column (width,), which cells are quantities, (width,), and which columns jump, (n_columns,)."""
+    def _layout(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Static facts: each cell's column and whether it is a quantity, (width,); which columns jump, and which of
+        those because they have atoms, (n_columns,)."""
         owner = self.likelihood.column_of_value
         is_first = np.append(True, owner[1:] != owner[:-1])[: len(owner)]
-        levels, jumps = np.zeros((2, self.likelihood.n_columns), bool)
+        is_level, has_atoms = np.zeros((2, self.likelihood.n_columns), bool)
         for law, columns in zip(self.likelihood.groups, self.likelihood.columns, strict=True):
-            levels[list(columns)] = isinstance(law, _LEVELS)
-            jumps[list(columns)] = isinstance(law, _LEVELS) or law.width > 1
-        return owner, is_first & ~levels[owner], jumps
+            is_level[list(columns)] = isinstance(law, _LEVELS)
+            has_atoms[list(columns)] = not isinstance(law, _LEVELS) and law.width > 1
+        return owner, is_first & ~is_level[owner], is_level | has_atoms, has_atoms
 
     def walk(
-        self, codes: Array, key: Array, n_steps: int, clamped: tuple[Array, Array] | None = None
+        self, codes: Array, key: Array, n_steps: int, row: Array | float = 0.0, stays: Array | bool = False
     ) -> Array:
-        """Codes (n, n_components) after some steps of the chain.
-
-        clamped : a row (width,) and which of its cells stay as they are, (width,)
-        """
-
-        def stays(drawn: Array) -> tuple[Array, Array]:
-            every = jnp.ones((len(codes), self.likelihood.n_columns), bool)
-            return drawn if clamped is None else jnp.where(clamped[1], clamped[0], drawn), every
+        """Codes (n, n_components) after some steps of the chain, those cells of a row put back that stay at each."""
 
         def step(codes: Array, key: Array) -> tuple[Array, None]:
-            return self.step(self.said(codes), key, stays), None
+            return self.step(self.said(codes), key, jnp.asarray(row), jnp.asarray(stays)), None
 
         return jax.lax.scan(step, codes, jax.random.split(key, n_steps))[0]
 
@@ -118,14 +142,14 @@ class GSNModel(DirectModel):
     def loss(self, batch: Batch, key: Array, state: State) -> Loss:
         """Mean of -log P(x | x̃) over the chain's first steps away from x: from each it is to find the way back.
 
-        Source: Bengio, Yao, Alain & Vincent 2013, algorithm 1 (walkback), arXiv:1305.6663; of a number of steps that
-        is fixed, as in Bengio et al. 2014, section 4.1, arXiv:1306.1091.
+        Source: Bengio, Yao, Alain & Vincent 2013, arXiv:1305.6663, the walkback algorithm, of a number of steps that is
+        fixed, as in Bengio et al. 2014, arXiv:1306.1091.
         """
         value = weighted_mean(self._ways_back(batch, key), batch.weight)
         return Loss(-value, {"log_likelihood": value}, state)
 
     def held_out(self, batch: Batch, key: Array) -> Array:
-        """The same of held-out rows, under the same noise at every look: no density."""
+        """The same of held-out rows: no density."""
         return self._ways_back(batch, key)
 
     def _ways_back(self, batch: Batch, key: Array) -> Array:
@@ -133,38 +157,57 @@ class GSNModel(DirectModel):
 
         def step(params: Array, number_and_key: tuple[Array, Array]) -> tuple[Array, Array]:
             begins, key = number_and_key[0] == 0, number_and_key[1]
-
-            def stays(drawn: Array) -> tuple[Array, Array]:
-                return jnp.where(begins, batch.values, drawn), batch.observed | ~begins
-
-            params = self.said(self.step(params, key, stays))
-            cells = self.likelihood.log_prob(params, batch.values)
-            return params, jnp.sum(jnp.where(batch.observed, cells, 0.0), axis=-1)
+            params = self.said(self.step(params, key, batch.values, begins, batch.observed | ~begins))
+            return params, self._nats(params, batch.values, batch.observed)
 
         start = jnp.broadcast_to(self.likelihood.initial, (batch.n_rows, self.likelihood.n_params))
         steps = jnp.arange(self.n_walkback), jax.random.split(key, self.n_walkback)
         return jnp.mean(jax.lax.scan(step, start, steps)[1], axis=0)
 
     def fixed(self) -> tuple[Any, ...]:
-        return (*super().fixed(), self.decoder.start, self.noise, self.resampling, self.kept)
+        facts = (self.decoder.start, self.noise, self.resampling, self.kept, self.drift)
+        return (*super().fixed(), *facts)
 
     def finish(self, batches: Batches, key: Array) -> Self:
         """Run as many independent chains as states are kept, each from a training row."""
-        chosen = host_generator(key).integers(0, batches.train.n_rows, len(self.kept))
-        return eqx.tree_at(lambda model: model.kept, self, _ended(self, batches.train[chosen], key))
+        key_rows, key_chains = children(key, 2)
+        rows = batches.train[host_generator(key_rows).integers(0, batches.train.n_rows, self.n_states)]
+        codes = _by_parts(lambda part, key: _begun(self, part, key), rows, key_rows)
+        return self._ended(codes, rows, key_chains)
+
+    def carry_on(self, key: Array) -> Self:
+        """Run the chains on from the states that are kept."""
+        key_rows, key_chains = children(key, 2)
+        codes = self.kept[host_generator(key_rows).permutation(self.n_states) % len(self.kept)]
+        drawn = _by_parts(lambda part, key: _drawn(self, part, key), codes, key_rows)
+        rows = Batch(drawn, np.ones((len(drawn), self.likelihood.n_columns), bool), drawn[:, :0])
+        return self._ended(codes, rows, key_chains)
+
+    def _ended(self, codes: np.ndarray, rows: Batch, key: Array) -> Self:
+        """The states after the chains' steps, and by how much they find rows likelier than those halfway."""
+        key_first, key_second = children(key, 2)
+        half = self.n_burn // 2
+        middle = _by_parts(lambda part, key: _walked(self, part, key, half), codes, key_first)
+        last = _by_parts(lambda part, key: _walked(self, part, key, self.n_burn - half), middle, key_second)
+        judged = jax.tree.map(lambda leaf: np.resize(leaf, (_N_JUDGED, *leaf.shape[1:])), rows)
+        drift = _log_mean(self, judged, last) - _log_mean(self, judged, middle)
+        return eqx.tree_at(lambda model: (model.kept, model.drift), self, (last, np.float32(drift)))
 
     # ---- readings ------------------------------------------------------------------------------------------
 
     def log_weights(self, batch: Batch, n_draws: int, keys: Array) -> Array:
         """(n_rows, n_states): log P(observed cells | state), whatever `n_draws` is: the states are there already.
 
-        Source: Bengio, Yao & Cho 2013, eq. 4 (conservative sampling-based log-likelihood), arXiv:1311.6184.
+        Source: Bengio, Yao & Cho 2013, arXiv:1311.6184, the conservative sampling-based log-likelihood estimator.
         """
         params = self.said(self.kept)
-        return jax.lax.map(lambda row: self._log_given(params, *row), (batch.values, batch.observed))
+        return jax.lax.map(lambda row: self._nats(params, *row), (batch.values, batch.observed))
 
-    def _log_given(self, params: Array, values: Array, observed: Array) -> Array:
-        """log P of one row's observed cells under each of some laws: (n,) nats."""
+    def n_weights(self, n_draws: int) -> int:
+        return len(self.kept)
+
+    def _nats(self, params: Array, values: Array, observed: Array) -> Array:
+        """log P of observed cells, (n,) nats, of rows each under its law or of one row under many."""
         return jnp.sum(jnp.where(observed, self.likelihood.log_prob(params, values), 0.0), axis=-1)
 
     def encode(self, batch: Batch) -> dict[str, Array]:
@@ -180,27 +223,66 @@ class GSNModel(DirectModel):
         return self.likelihood.draw(self.said(self.walk(start, key_walk, self.n_burn)), key_cells)
 
     def draw_given(self, batch: Batch, n_draws: int, keys: Array) -> Array:
-        """By chains whose observed cells are clamped, from states that find these cells likely.
+        """By chains whose observed cells are put back at every step, from states that find these cells likely.
 
-        Source: Bengio et al. 2014, proposition 3 (clamping), arXiv:1306.1091.
+        The states and P(missing | state) alone would be the conditional law of the density that `log_weights` says. The
+        steps lead away from it, to where the clamped chain rests: nearer to the observed cells, as no state was.
+
+        Source: Bengio et al. 2014, arXiv:1306.1091, "Handling missing inputs or structured output". It is p(missing |
+        observed) where P(x | x̃) belongs to one joint law, which independent columns given x̃ only come near.
         """
         params, owner = self.said(self.kept), self.likelihood.column_of_value
 
-        def of_row(values: Array, observed: Array, key: Array) -> Array:
+        def of_row(row: tuple[Array, Array, Array]) -> Array:
+            values, observed, key = row
             key_start, key_walk, key_cells = jax.random.split(key, 3)
-            chosen = resample(key_start, self._log_given(params, values, observed), n_draws)
-            codes = self.walk(self.kept[chosen], key_walk, _N_CLAMPED, (values, observed[owner]))
+            chosen = resample(key_start, self._nats(params, values, observed), n_draws)
+            codes = self.walk(self.kept[chosen], key_walk, _N_CLAMPED, values, observed[owner])
             return self.likelihood.draw(self.said(codes), key_cells)
 
-        return jax.vmap(of_row)(batch.values, batch.observed, keys)
+        return jax.lax.map(of_row, (batch.values, batch.observed, keys))
 
 
 @devices.compiled
-def _ended(model: GSNModel, batch: Batch, key: Array) -> Array:
-    key_start, key_walk = jax.random.split(key)
-    start = jnp.broadcast_to(model.likelihood.initial, (batch.n_rows, model.likelihood.n_params))
-    codes = model.step(start, key_start, lambda drawn: (batch.values, batch.observed))
-    return model.walk(codes, key_walk, model.n_burn)
+def _begun(model: GSNModel, batch: Batch, key: Array) -> Array:
+    """Codes of noisy rows."""
+    params = jnp.broadcast_to(model.likelihood.initial, (batch.n_rows, model.likelihood.n_params))
+    return model.step(params, key, batch.values, jnp.asarray(True), batch.observed)
+
+
+@devices.compiled
+def _walked(model: GSNModel, codes: Array, key: Array, n_steps: int) -> Array:
+    return model.walk(codes, key, n_steps)
+
+
+@devices.compiled
+def _drawn(model: GSNModel, codes: Array, key: Array) -> Array:
+    return model.likelihood.draw(model.said(codes), key)
+
+
+@devices.compiled
+def _nats_of_all(model: GSNModel, batch: Batch, states: Array) -> Array:
+    params = model.said(states)
+    return jax.lax.map(lambda row: model._nats(params, *row), (batch.values, batch.observed))
+
+
+def _log_mean(model: GSNModel, batch: Batch, states: np.ndarray) -> float:
+    """Mean over rows of log of the mean over states of P(row | state): nats."""
+    return float(np.mean(logsumexp(np.asarray(_nats_of_all(model, batch, states), np.float64), axis=1)))
+
+
+def _by_parts(function: Callable[[Any, Array], Array], things: Any, key: Array) -> np.ndarray:
+    """A compiled function of many chains, some at once, so that memory does not limit their number."""
+    n = jax.tree.leaves(things)[0].shape[0]
+    starts = range(0, n, _RUN_TOGETHER)
+    size = n if n < _RUN_TOGETHER else _RUN_TOGETHER
+    out = []
+    for start, key_part in zip(starts, children(key, len(starts)), strict=True):
+        part = jax.tree.map(lambda leaf, i=start: np.asarray(leaf[i : i + size]), things)
+        short = size - jax.tree.leaves(part)[0].shape[0]
+        padded = jax.tree.map(lambda leaf, n=short: np.pad(leaf, ((0, n), *[(0, 0)] * (leaf.ndim - 1))), part)
+        out.append(np.asarray(function(padded, key_part))[: size - short])
+    return np.concatenate(out)
 
 
 class GSN(DiaboloEstimator):
@@ -224,12 +306,14 @@ class GSN(DiaboloEstimator):
     given : none: every condition would have a chain of its own; the parameter refuses
     image_shape : (height, width[, channels]) of rows that are flattened images
     network : factory `(n_inputs, n_outputs, key) -> eqx.Module` used for encoder and decoder
-    noise : standard deviation added to quantities at every step of the chain, in spreads of their column
+    noise : standard deviation added to quantities at every step of the chain, in spreads of their column, of grey
+        levels in halves of their range
     resampling : probability at every step that a level is drawn anew from its column's own law; likewise a cell of a
         column with atoms. Little noise makes a sharp law and a chain that wanders slowly, much noise the contrary
     n_walkback : steps of the chain in training; 1 is the plain denoising autoencoder, whose chain may stay for ever at
         places that no row has taught it to leave
-    n_states : independent chains that are run after training; p(x) is the mean over the states where they end
+    n_states : independent chains that are run after training; p(x) is the mean over the states where they end, so a
+        reading costs as many laws for every row
     n_burn : steps of each of them, from a training row; of the chains of `sample`, too, which go on from these states
     batch_size, learning_rate, max_steps : of training; "auto" suits the data
     early_stopping : stop when the held-out log P(x | x̃) has not risen for `n_iter_no_change` rounds of 100 steps
@@ -246,6 +330,8 @@ class GSN(DiaboloEstimator):
     n_iter_, n_steps_ : rounds and steps trained
     loss_curve_, validation_scores_, best_validation_score_ : -log P(x | x̃) and its negative on held-out rows, mean over
         the steps of the walk, nats per row of the encoded cells: no density of x
+    drift_ : nats, by how much likelier rows are by the states where the chains ended than by those halfway there; far
+        from 0, `n_burn` is too small for the chain to have come to rest
     density_kind_ : "estimate": the mean of P(x | state) is low on the average, as the log of any such mean, and its
         standard error is of the states as a sample, the same ones for all rows. It is of the chain after `n_burn` steps
 
@@ -253,8 +339,9 @@ class GSN(DiaboloEstimator):
     -----
     The states were drawn when the network was trained, and a reading takes them all: `n_draws` of `log_density` changes
     nothing. `impute` draws by chains whose observed cells are put back at every step, ten of them, from states that
-    find these cells likely. Given x̃ columns are independent, so that what is left open between them is lost at every
-    step; `resampling` near 0 leaves little open.
+    find these cells likely; they rest near p(missing | observed) as `score_samples` has it, not at it. Given x̃ columns
+    are independent, so that what is left open between them is lost at every step; `resampling` near 0 leaves little
+    open. After `partial_fit` the chains start at rows of all calls, of a model from a file at its own states.
 
     References
     ----------
@@ -272,13 +359,15 @@ class GSN(DiaboloEstimator):
     ((5, 4), (150,), 'estimate')
     """
 
+    _finishes: ClassVar[bool] = True
+
     _constraints: ClassVar[dict[str, list[Any]]] = {
         **DiaboloEstimator._constraints,
-        "noise": [Range(0.0)],
-        "resampling": [Range(0.0, 1.0)],
+        "noise": [Range(0.0, open_low=True)],
+        "resampling": [Range(0.0, 1.0, open_low=True)],
         "n_walkback": [Range(1, whole=True)],
         "n_states": [Range(2, whole=True)],
-        "n_burn": [Range(1, whole=True)],
+        "n_burn": [Range(2, whole=True)],
     }
 
     def __init__(
@@ -333,16 +422,24 @@ class GSN(DiaboloEstimator):
     def build(self, schema: Schema, key: Array) -> GSNModel:
         """The untrained network for a table."""
         parts = Parts.of(self, schema, key, n_said=int)
-        kept: Any = np.zeros((self.n_states, parts.n_components), np.float32)
-        return GSNModel(**parts.fields(), kept=kept, **self._objective())
+        objective = self._objective()
+        kept: Any = np.zeros((objective["n_states"], parts.n_components), np.float32)
+        return GSNModel(**parts.fields(), kept=kept, drift=np.float32(np.nan), **objective)  # type: ignore[arg-type]
 
     def _objective(self) -> dict[str, Any]:
         return {
             "noise": np.asarray(self.noise, np.float32),
             "resampling": np.asarray(self.resampling, np.float32),
             "n_walkback": int(self.n_walkback),
+            "n_states": int(self.n_states),
             "n_burn": int(self.n_burn),
         }
+
+    @property
+    def drift_(self) -> float:
+        """Nats."""
+        check_is_fitted(self, "model_")
+        return float(self.model_.drift)
 
     def _look_over(self, schema: Schema) -> None:
         if schema.given_width:
