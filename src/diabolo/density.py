@@ -83,6 +83,8 @@ def reading_of(model: Model, rows: Rows, n_draws: int, seed: int) -> Reading:
     method within the proposal's strata.
     """
     key, model = key_of(seed), on_device(model)
+    if isinstance(model, DirectModel):
+        model = model.prepared()
     size = rows_together(n_draws)
     found = ((*log_weights(model, batch, n_draws, key), n_true) for batch, n_true in chunks(rows, size))
     # cut on the host: a slice on the device would compile one program per number of rows

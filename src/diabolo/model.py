@@ -247,6 +247,10 @@ class DirectModel(Model):
     def draw_given(self, batch: Batch, n_draws: int, keys: Array) -> Array:
         """(n_rows, n_draws, width): whole encoded rows, drawn given the observed cells, one key per row."""
 
+    def prepared(self) -> Self:
+        """The same model with what all rows share worked out: asked for once, before a reading's many chunks."""
+        return self
+
     def common_error(self) -> float:
         """Standard error, in nats, of what all rows share, as an estimated log Z."""
         return 0.0
