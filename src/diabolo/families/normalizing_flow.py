@@ -100,12 +100,13 @@ class FlowModel(DirectModel):
     layers: FlowLayers
     tail: Tail
     code_widths: tuple[tuple[str, int], ...] = eqx.field(static=True)
-    decay: Array  # (), nats per row and squared weight
+    decay: Array  # (), nats of all rows together per squared weight
+    n_rows: Array  # (), that it is shared out over: those trained on at first
     spread: tuple[bool, ...] = eqx.field(static=True)  # columns whose cells are intervals
     n_trained: int = eqx.field(static=True)
 
     def fixed(self) -> tuple[Any, ...]:
-        return (*super().fixed(), self.gaussian, self.decay, self.tail)
+        return (*super().fixed(), self.gaussian, self.tail, self.decay, self.n_rows)
 
     # ---- training ------------------------------------------------------------------------------------------
 
@@ -119,8 +120,8 @@ class FlowModel(DirectModel):
         margins = _fitted_margins(self.margins, places, part.observed)
         bent = np.asarray(margins(places)[0], np.float64)
         gaussian = Gaussian.fitted(np.where(part.observed, bent, np.nan))
-        begun = (margins, gaussian, self.decay / np.float32(train.n_rows))
-        return eqx.tree_at(lambda model: (model.margins, model.gaussian, model.decay), self, begun)
+        begun = (margins, gaussian, np.float32(train.n_rows))
+        return eqx.tree_at(lambda model: (model.margins, model.gaussian, model.n_rows), self, begun)
 
     def finish(self, batches: Batches, key: Array) -> Self:
         """The tail under which held-out rows are likeliest; training rows were bent in by the layers themselves."""
@@ -142,7 +143,8 @@ class FlowModel(DirectModel):
     def loss(self, batch: Batch, key: Array, state: State) -> Loss:
         """Negative log-likelihood, or the negative bound where cells are spread or missing."""
         bound = self._bound(batch, key, self.n_trained)
-        return Loss(-weighted_mean(bound, batch.weight) + self.decay * self.layers.square(), {}, state)
+        decay = self.decay / self.n_rows * self.layers.square()
+        return Loss(decay - weighted_mean(bound, batch.weight), {}, state)
 
     def held_out(self, batch: Batch, key: Array) -> Array:
         """The same with more draws."""
@@ -415,7 +417,11 @@ class NormalizingFlow(DiaboloEstimator):
             layers=FlowLayers.starting(plan, children(key, 1)[0]),
             tail=Tail.normal(),
             code_widths=(("code", n_columns),),
-            decay=np.float32(0.5 * self.weight_decay),
+            n_rows=np.ones((), np.float32),  # type: ignore[arg-type]
+            **self._objective(),
             spread=tuple(spread_columns(likelihood).tolist()),
             n_trained=_N_TRAINED if schema.gaps.any() else 1,
         )
+
+    def _objective(self) -> dict[str, Any]:
+        return {"decay": np.asarray(0.5 * self.weight_decay, np.float32)}
