@@ -31,7 +31,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.neighbors import KernelDensity
 
-from diabolo import VAE, NormalizingFlow, Real
+from diabolo import MADE, VAE, NormalizingFlow, Real
 
 HERE = Path(__file__).parent
 NUMBERS, PAGE = HERE / "wine", HERE.parent / "docs" / "results.md"
@@ -117,6 +117,7 @@ MODELS: dict[str, tuple[str, Callable[[Wine, np.ndarray], tuple[Score, dict[str,
     "kernel": ("kernel density, bandwidth by 5 folds of the training rows", kernel),
     "mixture": ("full-covariance mixture, size by BIC", mixture),
     "vae": ("`VAE()`", member(VAE)),
+    "made": ("`MADE()`", member(MADE)),
     "coupling": ('`NormalizingFlow("coupling")`', member(lambda **more: NormalizingFlow("coupling", **more))),
     "flow": ("`NormalizingFlow()`", member(NormalizingFlow)),
 }

@@ -1,15 +1,17 @@
 """The normalizing flow against integrals, Jacobians and laws that are known."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import logsumexp
-from scipy.stats import multivariate_normal, norm
+from scipy.stats import multivariate_normal, multivariate_t, norm
 
 from diabolo import Categorical, Count, InputError, NormalizingFlow, Ordinal, Pixels, Positive, Real
 from diabolo.dequantization import Intervals, cells_at, intervals
+from diabolo.flows import Tail
 from diabolo.gaussian import Gaussian
 from diabolo.table import Schema
 
@@ -93,6 +95,43 @@ def test_one_column_and_heavy_tails():
     flow = NormalizingFlow(**SMALL).fit(X)
     unseen = np.random.default_rng(1).standard_t(2, size=(1000, 1))
     assert flow.score(unseen) > np.mean(norm.logpdf(unseen, X.mean(), X.std())) + 0.3
+
+
+@pytest.mark.parametrize("width", [1, 2, 5])
+@pytest.mark.parametrize("heaviness", [0.0, 1e-9, 0.05, 0.3])
+def test_the_tail_is_a_radial_map_with_its_inverse_and_jacobian(width, heaviness):
+    tail = Tail(np.float32(heaviness))
+    lengths = np.array([0.0, 1e-4, 0.3, 1.0, 5.0, 40.0], np.float32)[:, None]
+    codes = lengths * np.random.default_rng(0).normal(size=(6, width)).astype(np.float32)
+    after, log_det = tail(codes)
+    if heaviness < 1e-6:
+        np.testing.assert_allclose(after, codes, rtol=1e-5)
+    np.testing.assert_allclose(tail.inverse(after), codes, rtol=1e-3, atol=1e-6)
+    square = np.sum(np.float64(codes) ** 2, axis=1)
+    expected = square if heaviness == 0.0 else np.log1p(heaviness * square) / heaviness
+    np.testing.assert_allclose(np.sum(np.float64(after) ** 2, axis=1), expected, rtol=1e-4, atol=1e-9)
+    jacobian = jax.vmap(jax.jacobian(lambda code: tail(code[None])[0][0]))(codes[1:])
+    np.testing.assert_allclose(np.linalg.slogdet(np.float64(jacobian))[1], log_det[1:], atol=1e-3)
+
+
+def test_far_rows_in_no_columns_direction_cost_what_they_should():
+    """Student's law of three columns that hang together: margins alone cannot say that rows are far in all at once."""
+    law = multivariate_t(shape=0.1 * np.eye(3) + 0.9, df=4)
+    X, unseen = law.rvs(3000, random_state=0), law.rvs(20_000, random_state=1)
+    flow = NormalizingFlow(**SMALL).fit(X)
+    assert 2.0 < 1.0 / flow.model_.tail.heaviness < 50.0
+    normal = eqx.tree_at(lambda model: model.tail, flow.model_, Tail.normal())
+    far = np.array([[30.0, -30.0, 30.0]])
+    with_tail, unseen_with_tail = flow.score(far), flow.score(unseen)
+    truth, unseen_truth = law.logpdf(far), law.logpdf(unseen).mean()
+    flow.model_ = normal
+    assert abs(with_tail - truth) < 0.5 * abs(flow.score(far) - truth)
+    assert flow.score(unseen) < unseen_with_tail < unseen_truth + 0.02
+
+
+def test_a_normal_law_keeps_a_normal_tail():
+    X = np.random.default_rng(0).normal(size=(1000, 2))
+    assert NormalizingFlow(**SMALL).fit(X).model_.tail.heaviness < 0.05
 
 
 def test_given_columns_are_conditions():

@@ -342,6 +342,8 @@ MEMBERS: dict[str, dict[str, Change]] = {
         "n_neighbors": Change(9),
         "n_directions": Change(2),
         "scaling": Change("unit"),
+        "weight_decay": Change(300.0),
+        "validation_fraction": Change(0.4, handed(lambda it: it.batches.n_true)),
         "bandwidth": Change(0.1, finished(lambda model: model.kernels)),
         "smoothing": Change(0.9, finished(lambda model: model.kernels)),
         "n_components": Change(3, finished(lambda model: model.chart)),

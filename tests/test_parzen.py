@@ -18,6 +18,7 @@ from diabolo import InputError, ManifoldParzen, NonlocalManifoldParzen, ParzenWi
 from diabolo.cli import held
 from diabolo.kernels import bandwidth, neighbours
 from diabolo.kernels.assembly import padded_size
+from diabolo.kernels.learner import directions
 
 
 def spiral(n, seed=0, noise=0.02):
@@ -34,7 +35,8 @@ def mixture(model):
     kernels, n = model.model_.kernels, len(model.schema_.columns)
     real = np.isfinite(kernels.log_weight)
     factor = np.asarray(kernels.factor[real], np.float64)
-    covariances = np.asarray(kernels.variance[real], np.float64)[:, :, None] * np.eye(n)
+    variance = np.broadcast_to(kernels.variance, kernels.centre.shape)  # of one row, or one for each kernel
+    covariances = np.asarray(variance[real], np.float64)[:, :, None] * np.eye(n)
     return np.asarray(kernels.centre[real], np.float64), covariances + factor.swapaxes(1, 2) @ factor
 
 
@@ -59,6 +61,27 @@ def test_many_columns_go_through_matrix_products_and_stay_near_the_differences()
     )
 
 
+@pytest.mark.parametrize("with_gaps", [False, True])
+def test_many_columns_with_directions_are_the_mixture_in_any_company(with_gaps):
+    """With and without kernels that share a variance, whole rows beside rows with gaps."""
+    X = np.random.default_rng(0).normal(size=(80, 40)) @ np.random.default_rng(1).normal(size=(40, 40)) / 6
+    train, new = X[:60].copy(), X[60:].copy()
+    if with_gaps:
+        train[::7, 5] = np.nan
+    model = ManifoldParzen(n_neighbors=9, n_directions=4, bandwidth=0.4, scaling="unit").fit(train)
+    whole = model.score_samples(new)
+    new[3, ::2] = np.nan
+    beside = model.score_samples(new)
+    np.testing.assert_array_equal(np.delete(beside, 3), np.delete(whole, 3))
+    means, covariances = mixture(model)
+    for i in (0, 3):
+        left = np.flatnonzero(np.isfinite(new[i]))
+        z = (new[i] - np.nanmean(train, axis=0))[left]
+        parts = zip(means, covariances, strict=True)
+        each = [multivariate_normal(m[left], c[np.ix_(left, left)]).logpdf(z) for m, c in parts]
+        assert beside[i] == pytest.approx(logsumexp(each) - np.log(60), abs=2e-3)
+
+
 def test_directions_are_the_second_moments_of_the_neighbours():
     X = points()
     model = ManifoldParzen(n_neighbors=9, n_directions=2, bandwidth=0.25, scaling="unit").fit(X)
@@ -70,6 +93,17 @@ def test_directions_are_the_second_moments_of_the_neighbours():
         sizes, axes = np.linalg.eigh(apart.T @ apart / 9)
         leading = axes[:, 2:] * sizes[2:] @ axes[:, 2:].T
         np.testing.assert_allclose(covariances[i], leading + 0.25**2 * np.eye(4), atol=1e-4)
+
+
+def test_fewer_neighbours_than_columns_have_the_same_directions():
+    x = np.random.default_rng(0).normal(size=(30, 12))
+    near = NearestNeighbors(n_neighbors=5).fit(x).kneighbors(return_distance=False)
+    found = directions(x, near, 7)
+    for i in (0, 29):
+        apart = (x[near[i]] - x[i]) / np.sqrt(5)
+        np.testing.assert_allclose(found[i].T @ found[i], apart.T @ apart, atol=1e-12)
+        lengths = np.linalg.svd(apart)[1]
+        np.testing.assert_allclose(np.linalg.norm(found[i], axis=1), [*lengths, 0.0, 0.0], atol=1e-12)
 
 
 @pytest.mark.parametrize("gaps", [(), (2,), (0, 3), (0, 1, 3)])
@@ -256,7 +290,7 @@ def test_what_cannot_be_is_said():
     with pytest.raises(InputError, match="scaling"):
         ParzenWindow(scaling="user").fit(points())
     assert not hasattr(ParzenWindow(), "partial_fit")
-    assert padded_size(65) == 96 and padded_size(97) == 128 and padded_size(64) == 64
+    assert [padded_size(n) for n in (1, 64, 65, 97, 129, 1032)] == [64, 64, 80, 112, 160, 1280]
 
 
 def test_beyond_fifty_thousand_rows_the_search_is_approximate_where_it_is_installed(monkeypatch):

@@ -68,6 +68,8 @@ class Batches(eqx.Module):
     scarce : (n_scarce,) indices of training rows of which every batch has some, or None
     batch_size : static
     n_scarce : static; how many of a batch's rows these are, its first
+    n_true : () how many of the training rows are true, where others only fill the arrays up, or None; training visits
+        the true ones, and one compiled program serves several numbers of rows
     """
 
     train: Batch
@@ -75,6 +77,7 @@ class Batches(eqx.Module):
     scarce: Array | None = None
     batch_size: int = eqx.field(static=True, default=1)
     n_scarce: int = eqx.field(static=True, default=0)
+    n_true: Array | None = None
 
     @classmethod
     def split(
@@ -119,7 +122,8 @@ class Batches(eqx.Module):
     def orders(self, n_steps: int, seed: int) -> Iterator[np.ndarray]:
         """Endless blocks of row indices (n_steps, batch_size): one permutation after the other."""
         rng = np.random.default_rng(seed)
-        every = np.arange(self.train.n_rows, dtype=np.int32)
+        n_rows = self.train.n_rows if self.n_true is None else int(self.n_true)
+        every = np.arange(n_rows, dtype=np.int32)
         if self.scarce is None:
             yield from _permuted(every, n_steps, self.batch_size, rng)
             return

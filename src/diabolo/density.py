@@ -83,7 +83,9 @@ def reading_of(model: Model, rows: Rows, n_draws: int, seed: int) -> Reading:
     method within the proposal's strata.
     """
     key, model = key_of(seed), on_device(model)
-    size = rows_together(model.n_weights(n_draws) if isinstance(model, DirectModel) else n_draws)
+    size = rows_together(n_draws)
+    if isinstance(model, DirectModel):
+        model, size = model.prepared(), rows_together(model.n_weights(n_draws))
     found = ((*log_weights(model, batch, n_draws, key), n_true) for batch, n_true in chunks(rows, size))
     # cut on the host: a slice on the device would compile one program per number of rows
     summaries = [

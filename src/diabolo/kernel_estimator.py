@@ -13,7 +13,7 @@ from diabolo import engine
 from diabolo.batches import Batches
 from diabolo.checks import OneOf, Range
 from diabolo.estimator import DiaboloEstimator
-from diabolo.kernels import Chart, Division, Smoothing, assembled
+from diabolo.kernels import Chart, Division, Places, Smoothing
 from diabolo.keys import key_of
 from diabolo.model import Model
 from diabolo.table import Schema
@@ -69,7 +69,7 @@ class KernelEstimator(DiaboloEstimator):
         n_components = width_of(self.n_components, schema.width)
         return {
             "likelihood": schema.likelihood(),
-            "kernels": assembled(division, division.own_laws(), *rows, Smoothing(1.0, 0.0)),
+            "kernels": Places.of(division, division.own_laws(), *rows).at(Smoothing(1.0, 0.0)),
             "chart": Chart.blank(schema.width, n_components),
             "smoothing": np.array([np.nan, np.nan], np.float32),
             "merit": np.float32(np.nan),

@@ -255,6 +255,10 @@ class DirectModel(Model):
         """How many weights a row has, and so how many rows are read at once."""
         return n_draws
 
+    def prepared(self) -> Self:
+        """The same model with what all rows share worked out: asked for once, before a reading's many chunks."""
+        return self
+
     def common_error(self) -> float:
         """Standard error, in nats, of what all rows share, as an estimated log Z."""
         return 0.0

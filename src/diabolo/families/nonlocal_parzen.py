@@ -23,17 +23,20 @@ from diabolo.kernels import (
     Learner,
     low_rank_log_prob,
     nearest,
+    padded_size,
 )
 from diabolo.keys import key_of, seed_of
 from diabolo.model import Loss, Model, State, untrained
 from diabolo.nets import ACTIVATIONS, MLP, Network
 from diabolo.objectives import weighted_mean
-from diabolo.table import Schema
+from diabolo.table import Rows, Schema
 from diabolo.wiring import layer_sizes
 
 __all__ = ["NonlocalManifoldParzen"]
 
-_START = 0.1  # of the network's answers: kernels begin round and on their rows
+_START = 0.1  # of the network's answers: kernels begin on their rows
+_WIDENED = (0.0, 0.1, 0.2, 0.4, 0.7, 1.0)  # variances added to judge by, in shares of the first one
+_N_LOOKED_AT = 12  # neighbours of a row at one step; of more, as many by chance
 _N_JUDGED, _N_CLOSEST = 500, 5  # held-out rows looked at each round, and the kernels that each is judged by
 
 
@@ -43,13 +46,17 @@ class NonlocalModel(KernelModel):
     ```
     xᵢ ─▶ network ─▶ μᵢ, σᵢ², directions Fᵢ ─▶ loss: -log N(neighbours of xᵢ; xᵢ + μᵢ, σᵢ² I + Fᵢᵀ Fᵢ)
     ```
+
+    Training begins at one kernel for all rows, that of greatest likelihood; what the network says moves away from it.
     """
 
     likelihood: JointLikelihood
     kernels: Kernels
     chart: Chart
     network: Network
-    closeness: Array  # () log of a typical squared distance per cell: where log σ² begins
+    decay: Array  # (), nats per row and squared weight
+    start: Array  # (n_directions, n_block) of the one kernel for all rows that suits neighbours best
+    closeness: Array  # () log of its σ²
     rows: Batch | None  # training rows, and of each its nearest; while training only
     near: Array | None  # (n_rows, n_neighbors)
     near_held: Array | None  # (n_held_out, 5)
@@ -57,11 +64,21 @@ class NonlocalModel(KernelModel):
     merit: Array  # ()
     asked: tuple[Any, ...] = eqx.field(static=True)  # bandwidth, smoothing, neighbours
     n_directions: int = eqx.field(static=True)
+    has_gaps: bool = eqx.field(static=True)  # have the training rows any?
     code_widths: tuple[tuple[str, int], ...] = eqx.field(static=True)
 
     def fixed(self) -> tuple[Any, ...]:
         """All but the network."""
-        learned = (self.kernels, self.chart, self.closeness, self.rows, self.near, self.near_held)
+        learned = (
+            self.kernels,
+            self.chart,
+            self.decay,
+            self.start,
+            self.closeness,
+            self.rows,
+            self.near,
+            self.near_held,
+        )
         return (*super().fixed(), *learned, self.smoothing, self.merit)
 
     def trainable(self) -> Self:
@@ -77,59 +94,87 @@ class NonlocalModel(KernelModel):
         move, factor, spread = jnp.split(answer, [n_block, answer.shape[1] - 1], axis=1)
         root = jnp.exp(0.5 * self.closeness)
         noise = jnp.exp(self.closeness + jnp.clip(spread[:, 0], -12.0, 12.0))
-        shape = (len(answer), self.n_directions, n_block)
-        # begins with factors as long as the neighbours are far, all directions together
-        return _START * root * move, noise, root * factor.reshape(shape) / self.n_directions**0.5
+        turned = factor.reshape(len(answer), self.n_directions, n_block)
+        reach = jnp.sqrt(jnp.mean(self.start**2, axis=1, keepdims=True) + (_START * root) ** 2)
+        return _START * root * move, noise, self.start + reach * turned
 
-    def _around(self, kernels_of: Batch, judged: Batch) -> Array:
-        """Log-density of rows (n, n_judged) under the kernels of rows (n,): nats of the block."""
+    def _around(self, kernels_of: Batch, judged: Batch, widened: Array | float = 0.0) -> Array:
+        """Log-density of rows (n, n_judged) under kernels of rows (n,), a variance added: nats of the block."""
         division = self.kernels.division
         x, seen = division.block(kernels_of.values, kernels_of.observed)
         move, noise, factor = self.said(kernels_of)
-        variance = jnp.maximum(noise[:, None], division.floor**2)
+        variance = jnp.maximum(noise[:, None] + widened, division.floor**2)
         variance = jnp.where(seen, variance, jnp.maximum(variance, division.spread**2))
-        kernel = (x + move, variance, factor * seen[:, None, :])
-
-        def one(values: Array, observed: Array) -> Array:
-            y, there = division.block(values, observed)
-            return low_rank_log_prob(y, there.astype(y.dtype), *kernel)
-
-        return jax.vmap(one, in_axes=1, out_axes=1)(judged.values, judged.observed)
+        y, there = jax.vmap(division.block)(judged.values, judged.observed)  # (n, n_judged, n_block)
+        if self.has_gaps:
+            return low_rank_log_prob(y, there.astype(y.dtype), x + move, variance, factor * seen[:, None, :])
+        return low_rank_log_prob(y, None, x + move, variance, factor)
 
     def loss(self, batch: Batch, key: Array, state: State) -> Loss:
-        """Minus the mean log-density of each row's neighbours under its kernel."""
+        """Minus the mean log-density of each row's neighbours under its kernel, and the weights' prior."""
         assert self.rows is not None and self.near is not None, "set by `begin`"
-        nats = jnp.mean(self._around(batch, self.rows[self.near[batch.target]]), axis=1)
-        return Loss(-weighted_mean(nats, batch.weight), {}, state)
+        near = self.near[batch.target]
+        if near.shape[1] > _N_LOOKED_AT:
+            some = jax.random.randint(key, (len(near), _N_LOOKED_AT), 0, near.shape[1])
+            near = jnp.take_along_axis(near, some, axis=1)
+        nats = jnp.mean(self._around(batch, self.rows[near]), axis=1)
+        weights = jax.tree.leaves(eqx.filter(self.network, eqx.is_inexact_array))
+        square = sum(jnp.sum(array**2) for array in weights)
+        return Loss(-weighted_mean(nats, batch.weight) + self.decay * square, {}, state)
 
     def held_out(self, batch: Batch, key: Array) -> Array:
-        """Log of the nearest kernels' mean density at held-out rows; of all kernels few others would count."""
+        """Log of the nearest kernels' mean density at held-out rows; of all kernels few others would count.
+
+        At the width, of some, that suits best: one is added after training, and the narrower the network has made
+        kernels around the neighbours that it knows, the more is.
+        """
         assert self.rows is not None and self.near_held is not None, "set by `begin`"
-        batch = batch[:_N_JUDGED]
         near = self.near_held[batch.target]  # (n, 5)
         kernels_of = self.rows[near.reshape(-1)]
         judged = jax.tree.map(lambda leaf: jnp.repeat(leaf, near.shape[1], axis=0)[:, None], batch)
-        nats = self._around(kernels_of, judged).reshape(near.shape)
-        return jax.nn.logsumexp(nats, axis=1) - jnp.log(near.shape[1])
+
+        def at(share: Array) -> Array:
+            nats = self._around(kernels_of, judged, share * jnp.exp(self.closeness)).reshape(near.shape)
+            nats = jax.nn.logsumexp(nats, axis=1) - jnp.log(near.shape[1])
+            return nats if batch.weight is None else batch.weight * nats
+
+        found = jax.lax.map(at, jnp.array(_WIDENED))
+        return found[jnp.argmax(jnp.mean(found, axis=1))]
 
     def begin(self, batches: Batches, key: Array) -> Self:
-        """Find every row's neighbours."""
+        """Find the neighbours of every row; of rows that only fill up the arrays they are never asked for."""
         _, _, n_neighbors = self.asked
-        learner, seed = Learner.of(self.kernels, batches.train, 0), seed_of(key) % 2**31
-        every = np.arange(learner.n_rows)
-        x, n_near = learner.block(every), min(n_neighbors, learner.n_rows - 1)
+        n_true = batches.train.n_rows if batches.n_true is None else int(batches.n_true)
+        learner, seed = Learner.of(self.kernels, batches.train[:n_true], 0), seed_of(key) % 2**31
+        every = np.arange(n_true)
+        x, n_near = learner.block(every), min(n_neighbors, n_true - 1)
         near = nearest(x, n_near, seed) if n_near else every[:, None]
-        typical = np.mean(np.square(x[near] - x[:, None])) if n_near and x.shape[1] else 1.0
+        start, noise = _one_for_all(x, near, self.n_directions)
         near_held = None
         if batches.held_out is not None:
             held = Learner.of(self.kernels, batches.held_out, 0)
             queries = held.block(np.arange(held.n_rows))
-            near_held = nearest(x, min(_N_CLOSEST, learner.n_rows), seed, queries).astype(np.int32)
+            near_held = nearest(x, min(_N_CLOSEST, n_true), seed, queries).astype(np.int32)
+        near = np.pad(near, ((0, batches.train.n_rows - n_true), (0, 0)))
         rows = Batch(batches.train.values, batches.train.observed, batches.train.given)
         return eqx.tree_at(
-            lambda model: (model.closeness, model.rows, model.near, model.near_held),
+            lambda model: (
+                model.decay,
+                model.start,
+                model.closeness,
+                model.rows,
+                model.near,
+                model.near_held,
+            ),
             self,
-            (np.float32(np.log(max(typical, 1e-8))), rows, near.astype(np.int32), near_held),
+            (
+                self.decay / np.float32(n_true),
+                start.astype(np.float32),
+                np.float32(np.log(max(noise, 1e-8))),
+                rows,
+                near.astype(np.int32),
+                near_held,
+            ),
             is_leaf=lambda leaf: leaf is None,
         )
 
@@ -141,7 +186,7 @@ class NonlocalModel(KernelModel):
         said = tuple(np.concatenate(parts) for parts in zip(*_all_said(self, every), strict=True))
         n_train = batches.train.n_rows if batches.held_out is not None else None
         settled = learner.settled_as_said(bandwidth, smoothing, said, n_train)
-        kernels = learner.kernels_as_said(settled.smoothing, said)
+        kernels = learner.places_as_said(said).at(settled.smoothing)
         return eqx.tree_at(
             lambda m: (m.kernels, m.chart, m.smoothing, m.merit, m.rows, m.near, m.near_held),
             self,
@@ -195,6 +240,7 @@ class NonlocalManifoldParzen(KernelEstimator):
     smoothing, scaling : as in `ParzenWindow`
     hidden_layer_sizes : widths of the network's hidden layers; "auto" is two of 128
     activation : "relu", "gelu", "silu", "tanh", "softplus", "sigmoid" or "identity"
+    weight_decay : precision of a normal prior on the network's weights, which all rows together are weighed against
     kinds : column kinds by name, `{"age": "count"}`, or one for all, `"real"`; what is not named is inferred
     image_shape : (height, width[, channels]) of rows that are flattened images
     batch_size, learning_rate, max_steps : of training; "auto" suits the data
@@ -216,7 +262,8 @@ class NonlocalManifoldParzen(KernelEstimator):
     References
     ----------
     Bengio, Larochelle & Vincent 2006, "Non-local manifold Parzen windows", eq. 2 to 4. Departures: directions are not
-    kept orthogonal, so that all is trained together by gradients; the added noise is settled after training.
+    kept orthogonal, so that all is trained together by gradients; the added noise is settled after training, which
+    begins at the best single kernel for all rows (Tipping & Bishop 1999).
 
     Examples
     --------
@@ -234,6 +281,7 @@ class NonlocalManifoldParzen(KernelEstimator):
         "n_directions": [OneOf("auto"), Range(1, whole=True)],
         "hidden_layer_sizes": [OneOf("auto"), Range(1, whole=True), tuple, list, np.ndarray],
         "activation": [OneOf(*ACTIVATIONS)],
+        "weight_decay": [Range(0.0)],
         "batch_size": [OneOf("auto"), Range(1, whole=True)],
         "learning_rate": [OneOf("auto"), Range(0.0, open_low=True)],
         "max_steps": [OneOf("auto"), Range(1, whole=True)],
@@ -254,6 +302,7 @@ class NonlocalManifoldParzen(KernelEstimator):
         scaling="column",
         hidden_layer_sizes="auto",
         activation="silu",
+        weight_decay=30.0,
         kinds=None,
         image_shape=None,
         batch_size="auto",
@@ -274,6 +323,7 @@ class NonlocalManifoldParzen(KernelEstimator):
         self.scaling = scaling
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
+        self.weight_decay = weight_decay
         self.kinds = kinds
         self.image_shape = image_shape
         self.batch_size = batch_size
@@ -297,13 +347,22 @@ class NonlocalManifoldParzen(KernelEstimator):
         return NonlocalModel(
             **blank,
             network=MLP(schema.width, n_said, sizes, self.activation, key),
+            decay=np.float32(0.5 * self.weight_decay),  # type: ignore[arg-type]
+            start=np.zeros((n_directions, n_block), np.float32),  # type: ignore[arg-type]
             closeness=np.zeros((), np.float32),  # type: ignore[arg-type]
             rows=None,
             near=None,
             near_held=None,
             asked=(self.bandwidth, self.smoothing, int(self.n_neighbors)),
             n_directions=n_directions,
+            has_gaps=bool(schema.gaps.any()),
         )
+
+    def _batch_size(self, rows: Rows) -> int:
+        """128, of few rows a power of two that is at most half of them: classes of like sizes then share programs."""
+        if self.batch_size != "auto":
+            return int(self.batch_size)
+        return int(2 ** np.clip(np.floor(np.log2(max(len(rows.values) / 2, 1))), 3, 7))
 
     def _trained(
         self,
@@ -321,19 +380,48 @@ class NonlocalManifoldParzen(KernelEstimator):
 
 
 def _numbered(batches: Batches) -> Batches:
-    """The same rows, each with its number for a target."""
+    """The same rows, each with its number for a target, and filled up: numbers of rows alike share a program.
 
-    def number(batch: Batch) -> Batch:
-        places = np.arange(batch.n_rows, dtype=np.int32)
-        return eqx.tree_at(lambda one: one.target, batch, places, is_leaf=lambda leaf: leaf is None)
+    At most 500 held-out rows are kept, and weighed so that the mean over all is the mean over the true ones.
+    """
+    train, held = _filled(batches.train), batches.held_out
+    if held is not None:
+        n_held = min(held.n_rows, _N_JUDGED)
+        held = _filled(held[:n_held])
+        weight = np.where(np.arange(held.n_rows) < n_held, held.n_rows / n_held, 0.0).astype(np.float32)
+        held = eqx.tree_at(lambda one: one.weight, held, weight, is_leaf=lambda leaf: leaf is None)
+    parts = devices.everywhere((train, held, np.int32(batches.train.n_rows)))
+    return Batches(parts[0], parts[1], n_true=parts[2], batch_size=batches.batch_size)
 
-    numbered = eqx.tree_at(lambda one: one.train, batches, number(batches.train))
-    if batches.held_out is None:
-        return numbered
-    return eqx.tree_at(lambda one: one.held_out, numbered, number(batches.held_out))
+
+def _filled(batch: Batch) -> Batch:
+    """Numbered rows, with empty ones up to a size that other tables have as well; on the host."""
+    short = padded_size(batch.n_rows) - batch.n_rows
+    parts = (batch.values, batch.observed, batch.given)
+    values, observed, given = (np.pad(np.asarray(part), ((0, short), (0, 0))) for part in parts)
+    return Batch(values, observed, given, np.arange(len(values), dtype=np.int32))  # type: ignore[arg-type]
 
 
 def _with_directions(kernels: Kernels, n_directions: int) -> Kernels:
     """A mixture without kernels, with room for directions."""
     factor = np.zeros((0, n_directions, kernels.division.n_block), np.float32)
     return eqx.tree_at(lambda one: one.factor, kernels, factor)
+
+
+def _one_for_all(x: np.ndarray, near: np.ndarray, n_directions: int) -> tuple[np.ndarray, float]:
+    """Directions (n_directions, n_block) and noise of the one kernel under which neighbours (n, n_neighbors) of rows
+    (n, n_block) are likeliest.
+
+    Source: Tipping & Bishop 1999, eq. 7 and 8, of the differences, whose mean is taken for 0.
+    """
+    n_block = x.shape[1]
+    start = np.zeros((n_directions, n_block))
+    if not n_block:
+        return start, 1.0
+    apart = (x[near] - x[:, None]).reshape(-1, n_block)
+    squares, axes = np.linalg.eigh(apart.T @ apart / len(apart))
+    top, axes = squares[::-1][:n_directions], axes[:, ::-1][:, :n_directions]
+    rest = squares[: n_block - n_directions]
+    noise = rest.mean() if len(rest) else 0.5 * top[-1]
+    start[:] = (np.sqrt(np.maximum(top - noise, 0.0)) * axes).T
+    return start, float(noise)

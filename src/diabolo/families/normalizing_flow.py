@@ -16,7 +16,7 @@ from diabolo.batches import Batch, Batches
 from diabolo.checks import OneOf, Range, refuse
 from diabolo.dequantization import Intervals, cells_at, intervals, spread_columns
 from diabolo.estimator import DiaboloEstimator
-from diabolo.flows import FlowLayers, FlowPlan
+from diabolo.flows import FlowLayers, FlowPlan, Tail
 from diabolo.gaussian import Gaussian
 from diabolo.impute import resample
 from diabolo.joint import JointLikelihood
@@ -33,6 +33,8 @@ _MAX_FITTED = 4096  # training rows that the start looks at
 _N_TRAINED = 8  # draws per row of a table with gaps; of one without, a fresh draw at every step serves
 _N_HELD_OUT = 8
 _LIGHTEST, _HEAVIEST = 0.2, 1.5  # most of a margin's log weight, to either side
+_HEAVINESS = (0.0, *(1.0 / np.geomspace(2.0, 2000.0, 31)))  # of the code's tail, that are tried
+_LEAST_GAIN = 2.0  # nats of all held-out rows, below which the tail stays normal: half of chi-square's 95 %
 _N_CODES = 512  # proposed per row, of which its conditional draws are chosen
 
 
@@ -82,7 +84,7 @@ class FlowModel(DirectModel):
     """Cells to places on lines, places to independent normal numbers, every step invertible.
 
     ```
-    x ─▶ dequantization ─▶ margins ─▶ whitening ─▶ [splines ─▶ other order] · n_layers ─▶ code ~ N(0, I)
+    x ─▶ dequantization ─▶ margins ─▶ whitening ─▶ [splines ─▶ other order] · n_layers ─▶ tail ─▶ code ~ N(0, I)
                                                           log p(x) = log N(code) + log |d code / d x|
     ```
 
@@ -96,6 +98,7 @@ class FlowModel(DirectModel):
     margins: Margins
     gaussian: Gaussian
     layers: FlowLayers
+    tail: Tail
     code_widths: tuple[tuple[str, int], ...] = eqx.field(static=True)
     decay: Array  # (), nats of all rows together per squared weight
     n_rows: Array  # (), that it is shared out over: those trained on at first
@@ -103,7 +106,7 @@ class FlowModel(DirectModel):
     n_trained: int = eqx.field(static=True)
 
     def fixed(self) -> tuple[Any, ...]:
-        return (*super().fixed(), self.gaussian, self.decay, self.n_rows)
+        return (*super().fixed(), self.gaussian, self.tail, self.decay, self.n_rows)
 
     # ---- training ------------------------------------------------------------------------------------------
 
@@ -119,6 +122,23 @@ class FlowModel(DirectModel):
         gaussian = Gaussian.fitted(np.where(part.observed, bent, np.nan))
         begun = (margins, gaussian, np.float32(train.n_rows))
         return eqx.tree_at(lambda model: (model.margins, model.gaussian, model.n_rows), self, begun)
+
+    def finish(self, batches: Batches, key: Array) -> Self:
+        """The tail under which held-out rows are likeliest; training rows were bent in by the layers themselves."""
+        if batches.held_out is None:
+            return self
+        bare = eqx.tree_at(lambda model: model.tail, self, Tail.normal())
+        square, log_weights = (np.asarray(part, np.float64) for part in _lengths(bare, batches.held_out, key))
+
+        def nats(heaviness: float) -> float:
+            share, log_det = Tail(heaviness).of_square(square, self.n_components)  # type: ignore[arg-type]
+            moved = log_weights + 0.5 * square * (1.0 - np.asarray(share)) + np.asarray(log_det)
+            return float(np.mean(importance_bound(moved)))
+
+        best = max(_HEAVINESS, key=nats)
+        if (nats(best) - nats(0.0)) * len(square) < _LEAST_GAIN:
+            return bare
+        return eqx.tree_at(lambda model: model.tail, self, Tail(np.float32(best)))  # type: ignore[arg-type]
 
     def loss(self, batch: Batch, key: Array, state: State) -> Loss:
         """Negative log-likelihood, or the negative bound where cells are spread or missing."""
@@ -201,7 +221,8 @@ class FlowModel(DirectModel):
     def _codes(self, bent: Array, given: Array) -> tuple[Array, Array]:
         white, log_scale = self.gaussian.whiten(bent)
         codes, log_det = self.layers.codes(white, given)
-        return codes, log_det + log_scale
+        codes, at_tail = self.tail(codes)
+        return codes, log_det + log_scale + at_tail
 
     # ---- codes ---------------------------------------------------------------------------------------------
 
@@ -230,13 +251,25 @@ class FlowModel(DirectModel):
         return self._rows(jax.random.normal(key, (n, self.n_components)), given)
 
     def _rows(self, codes: Array, given: Array) -> Array:
-        bent = self.gaussian.colour(self.layers.rows(codes, given))
+        bent = self.gaussian.colour(self.layers.rows(self.tail.inverse(codes), given))
         return cells_at(self.likelihood, self.margins.inverse(bent))
 
 
 @devices.compiled
 def _places(likelihood: JointLikelihood, values: Array, uniform: Array) -> Array:
     return intervals(likelihood, values).at(uniform)[0]
+
+
+@devices.compiled
+def _lengths(model: FlowModel, batch: Batch, key: Array) -> tuple[Array, Array]:
+    """Squared lengths of rows' codes and their log weights, (n_rows, n_draws) each; of a model with a normal tail."""
+    n_draws = _N_HELD_OUT if any(model.spread) else model.n_trained
+    bent, log_weights = model._weighted(
+        batch, n_draws, jax.random.split(key, batch.n_rows), model.n_trained > 1
+    )
+    flat = bent.reshape(batch.n_rows * n_draws, bent.shape[2])
+    codes, _ = model._codes(flat, jnp.repeat(batch.given, n_draws, axis=0))
+    return jnp.sum(codes**2, axis=1).reshape(log_weights.shape), log_weights
 
 
 @devices.compiled
@@ -382,6 +415,7 @@ class NormalizingFlow(DiaboloEstimator):
             margins=Margins.standard(n_columns),
             gaussian=Gaussian.standard(n_columns),
             layers=FlowLayers.starting(plan, children(key, 1)[0]),
+            tail=Tail.normal(),
             code_widths=(("code", n_columns),),
             n_rows=np.ones((), np.float32),  # type: ignore[arg-type]
             **self._objective(),

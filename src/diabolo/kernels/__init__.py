@@ -1,6 +1,6 @@
 """A kernel on every training row: the mixture, its codes, its bandwidths, and the model made of them."""
 
-from diabolo.kernels.assembly import Smoothing, assembled
+from diabolo.kernels.assembly import Places, Smoothing, padded_size
 from diabolo.kernels.chart import Chart
 from diabolo.kernels.columns import Division
 from diabolo.kernels.learner import Learner
@@ -14,8 +14,9 @@ __all__ = [
     "KernelModel",
     "Kernels",
     "Learner",
+    "Places",
     "Smoothing",
-    "assembled",
     "low_rank_log_prob",
     "nearest",
+    "padded_size",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import numpy as np
 
 from diabolo.columns import Count, Kind, Ordinal, Positive, Real
@@ -12,7 +14,7 @@ from diabolo.kernels.columns import Division
 from diabolo.kernels.mixture import Kernels
 from diabolo.likelihoods import raw_scale
 
-__all__ = ["Smoothing", "assembled", "padded_size"]
+__all__ = ["Places", "Smoothing", "padded_size"]
 
 _LEAST = 1e-6  # share of a level that no kernel gives up: logarithms stay finite
 
@@ -28,68 +30,100 @@ class Smoothing(NamedTuple):
     share: float
 
 
-def assembled(
-    division: Division,
-    own: JointLikelihood,
-    values: np.ndarray,
-    observed: np.ndarray,
-    smoothing: Smoothing,
-    *,
-    factor: np.ndarray | None = None,
-    move: np.ndarray | None = None,
-    noise: np.ndarray | None = None,
-    n_padded: int = 0,
-) -> Kernels:
-    """A kernel on every row.
+@dataclass(frozen=True)
+class Places:
+    """Where kernels stand and how they are shaped, all but their widths.
 
     Where a row has a gap its kernel has the column's own marginal law: every kernel is a law of whole rows, so that
     leaving a cell out of the mixture is integrating over it.
 
-    Parameters
-    ----------
     values, observed : encoded training rows
-    factor : (n, n_directions, n_block) further spread along directions; None for none
-    move : (n, n_block) from the row to its kernel's centre
-    noise : (n,) variances beside the bandwidth's
-    n_padded : fill up to so many kernels, of no weight, so that programs serve several numbers of rows
+    blank : float32, the kernels at no width yet, filled up with kernels of no weight
+    noise : (n, 1) variances beside the bandwidth's, or 0
+    gaps : (n, n_block) of the block's cells, or None where there are none
     """
-    n, n_block = len(values), division.n_block
-    x, seen = division.block(np.asarray(values, np.float64), observed)
-    centre = x if move is None else x + move
-    narrow = np.full(n, smoothing.bandwidth**2) + (0.0 if noise is None else noise)
-    variance = np.maximum(narrow[:, None], np.asarray(division.floor, np.float64) ** 2)
-    variance = np.where(seen, variance, np.maximum(variance, np.asarray(division.spread, np.float64) ** 2))
-    factor = np.zeros((n, 0, n_block)) if factor is None else factor
-    if factor.shape[1]:
-        factor = _turned(factor * seen[:, None, :], variance)
-    parts = (
-        np.full(n, -np.log(max(n, 1))),
-        centre,
-        variance,
-        factor,
-        _tables(division, values, observed, smoothing.share),
-        _params(division, own, values, observed, smoothing),
-    )
-    short = max(n_padded - n, 0)
-    mode: Any = "edge" if n else "constant"
-    filled = [np.pad(part, ((0, short), *[(0, 0)] * (part.ndim - 1)), mode=mode) for part in parts]
-    filled[0][n:] = -np.inf
-    return Kernels(division, own, *(np.asarray(part, np.float32) for part in filled))  # type: ignore[arg-type]
+
+    values: np.ndarray
+    observed: np.ndarray
+    blank: Kernels
+    noise: np.ndarray | float
+    gaps: np.ndarray | None
+
+    @classmethod
+    def of(
+        cls,
+        division: Division,
+        own: JointLikelihood,
+        values: np.ndarray,
+        observed: np.ndarray,
+        *,
+        factor: np.ndarray | None = None,
+        move: np.ndarray | None = None,
+        noise: np.ndarray | None = None,
+        n_padded: int = 0,
+    ) -> Places:
+        """On every row.
+
+        Parameters
+        ----------
+        values, observed : encoded training rows
+        factor : (n, n_directions, n_block) further spread along directions; None for none
+        move : (n, n_block) from the row to its kernel's centre
+        noise : (n,) variances beside the bandwidth's
+        n_padded : fill up to so many kernels, of no weight, so that programs serve several numbers of rows
+        """
+        n, n_block = len(values), division.n_block
+        x, seen = division.block(np.asarray(values, np.float64), observed)
+        centre = x if move is None else x + move
+        factor = np.zeros((n, 0, n_block)) if factor is None else factor
+        gaps = None if seen.all() else ~seen
+        if gaps is not None:
+            factor = factor * seen[:, None, :]
+        n_padded = max(n_padded, n)
+        log_weight = np.full(n_padded, -np.inf, np.float32)
+        log_weight[:n] = -np.log(max(n, 1))
+        filled = (_filled(part, n_padded) for part in (centre, factor))
+        none = np.zeros((n_padded, len(division.level_cells))), np.zeros((n_padded, own.n_params))
+        centre, factor, tables, params = (np.asarray(part, np.float32) for part in (*filled, *none))
+        variance = np.ones((1, n_block), np.float32)
+        blank = Kernels(division, own, log_weight, centre, variance, factor, tables, params)  # type: ignore[arg-type]
+        return cls(values, observed, blank, 0.0 if noise is None else noise[:, None], gaps)
+
+    def at(self, smoothing: Smoothing) -> Kernels:
+        """The mixture of kernels so wide."""
+        division, own, n_padded = self.blank.division, self.blank.own, len(self.blank.centre)
+        variance = np.maximum(
+            smoothing.bandwidth**2 + self.noise, np.asarray(division.floor, np.float64) ** 2
+        )
+        variance = np.atleast_2d(variance)  # one for all kernels, where neither noise nor gaps set them apart
+        if self.gaps is not None:
+            spread = np.asarray(division.spread, np.float64)
+            variance = np.where(self.gaps, np.maximum(variance, spread**2), variance)
+        if len(variance) > 1:
+            variance = _filled(variance, n_padded)
+        rows = self.values, self.observed
+        tables = _filled(_tables(division, *rows, smoothing.share), n_padded)
+        params = _filled(_params(division, own, *rows, smoothing), n_padded)
+        widths = (np.asarray(part, np.float32) for part in (variance, tables, params))
+        return eqx.tree_at(
+            lambda kernels: (kernels.variance, kernels.tables, kernels.params), self.blank, (*widths,)
+        )
+
+
+def _filled(part: np.ndarray, n_padded: int) -> np.ndarray:
+    """Filled up with the last kernel; where there is none, with nothing."""
+    short = n_padded - len(part)
+    mode: Any = "edge" if len(part) else "constant"
+    return np.pad(part, ((0, short), *[(0, 0)] * (part.ndim - 1)), mode=mode) if short else part
 
 
 def padded_size(n: int) -> int:
-    """The next of 64, 96, 128, 192, 256, ...: a third more at most."""
-    size = 64
+    """The next of 64, 80, 96, 112, 128, 160, ...: a quarter more at most."""
+    size, step = 64, 16
     while size < n:
-        size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
+        size += step
+        step = 2 * step if size == 8 * step else step
     return size
-
-
-def _turned(factor: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """The same covariance, by directions that are orthogonal in the metric 1 / variance."""
-    gram = np.matmul(factor / variance[:, None, :], factor.swapaxes(1, 2))
-    axes = np.linalg.eigh(gram)[1]
-    return np.matmul(axes.swapaxes(1, 2), factor)
 
 
 def _tables(division: Division, values: np.ndarray, observed: np.ndarray, share: float) -> np.ndarray:

@@ -18,7 +18,7 @@ __all__ = ["folds", "golden", "mean_log_density", "settled"]
 
 N_FOLDS = 5
 MAX_JUDGED = 1000  # rows that judge: more move the choice by less than their own sampling error
-_TOGETHER = 128
+_TOGETHER = 64
 _RATIO = 0.5 * (np.sqrt(5.0) - 1.0)
 
 
@@ -48,7 +48,7 @@ def mean_log_density(kernels: Kernels, values: np.ndarray, observed: np.ndarray)
 
 @devices.compiled
 def _log_prob(kernels: Kernels, batch: Batch) -> Array:
-    n_blocks = batch.n_rows // _TOGETHER
+    kernels, n_blocks = kernels.prepared(), batch.n_rows // _TOGETHER
     blocks = jax.tree.map(lambda leaf: leaf.reshape(n_blocks, _TOGETHER, leaf.shape[1]), batch)
     return jnp.ravel(jax.lax.map(kernels.log_prob, blocks))
 

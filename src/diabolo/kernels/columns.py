@@ -99,8 +99,8 @@ class Division(eqx.Module):
 
     def block(self, values: Any, observed: Any) -> tuple[Any, Any]:
         """Values and which are there, (n_rows, n_block) each; on the host or on the device."""
-        seen = observed[:, np.array(self.block_columns, int)]
-        near = (values[:, np.array(self.block_cells, int)] - self.shift) * self.stretch
+        seen = _picked(observed, self.block_columns)
+        near = (_picked(values, self.block_cells) - self.shift) * self.stretch
         return near * seen, seen
 
     def levels(self, values: Any, observed: Any) -> Any:
@@ -178,6 +178,13 @@ def _facts(kind: Kind, scaling: str) -> tuple[float, float, float, float, float]
     stretch = 1.0 if scaling == "column" else kind.scale
     floor = _STEPS * kind.resolution / kind.scale * stretch if kind.coarse else 0.0
     return 0.0, stretch, np.log(stretch), floor, stretch
+
+
+def _picked(table: Any, places: tuple[int, ...]) -> Any:
+    """Some columns (n_rows, len(places)); all of them in their order as they are, since XLA would copy one by one."""
+    if places == tuple(range(table.shape[-1])):
+        return table
+    return table[..., np.array(places, int)]
 
 
 def _columns_of(table: Sequence[tuple[int, ...]], n: int) -> list[tuple[int, ...]]:

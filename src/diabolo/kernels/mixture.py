@@ -22,18 +22,19 @@ _FEW = 32  # columns up to which differences are squared one by one; the expande
 class Kernels(eqx.Module):
     """p(x) = 1/n Σᵢ K(x; i); each kernel a product of a Gaussian, tables of levels, and columns' own laws.
 
-    The Gaussian of kernel i has the covariance diag(varianceᵢ) + factorᵢᵀ factorᵢ. The rows of a factor are turned so
-    that factorᵢ diag(1/varianceᵢ) factorᵢᵀ is diagonal: a whole row then needs no k x k system (Woodbury's formula).
+    The Gaussian of kernel i has the covariance diag(varianceᵢ) + factorᵢᵀ factorᵢ.
 
     Attributes
     ----------
     division : which column is of what sort
     own : the laws of the columns that have their own
     log_weight : (n,) nats; -inf at kernels that only fill up the array
-    centre, variance : (n, n_block), block units
+    centre : (n, n_block), block units
+    variance : (n, n_block), or (1, n_block) where it is that of all kernels
     factor : (n, n_directions, n_block)
     tables : (n, n_levels) log-probability of every level
     params : (n, own.n_params)
+    sharp : what whole rows need of the directions, where it is worked out beforehand; see `prepared`
 
     Source: Vincent & Bengio 2003, eq. 1 to 4; for levels Aitchison & Aitken 1976, with a column's own frequencies in
     place of equal ones.
@@ -47,39 +48,76 @@ class Kernels(eqx.Module):
     factor: Array
     tables: Array
     params: Array
+    sharp: tuple[Array, Array, Array] | None = None
+
+    def prepared(self) -> Kernels:
+        """The same with `sharp` worked out: once for many rows."""
+        if self.sharp is not None or not self.factor.shape[1]:
+            return self
+        sharp = _sharpened(self.centre, self.variance, self.factor)
+        return eqx.tree_at(lambda kernels: kernels.sharp, self, sharp, is_leaf=lambda leaf: leaf is None)
 
     def log_prob_of_all(self, batch: Batch) -> Array:
         """log (K(observed cells; i) / n), (n_rows, n) nats of the encoded cells: exact."""
         x, seen = self.division.block(batch.values, batch.observed)
         seen = seen.astype(x.dtype)
-        precision = 1.0 / self.variance
-        total = self.log_weight - 0.5 * squared_distances(x, seen, self.centre, precision)
-        total -= 0.5 * products(seen, jnp.log(2.0 * math.pi * self.variance))
+        total = self.log_weight + self._of_gaussians(x, seen)
         total += jnp.sum(seen * self.division.log_unit, axis=1)[:, None]
-        if self.factor.shape[1]:
-            total += self._of_directions(x, seen, precision)
         if self.division.level_cells:
             total += products(self.division.levels(batch.values, batch.observed), self.tables)
         if self.division.own_columns:
             total += self._of_own_laws(batch)
         return total
 
-    def _of_directions(self, x: Array, seen: Array, precision: Array) -> Array:
+    def _of_gaussians(self, x: Array, seen: Array) -> Array:
+        """Log-density of the seen cells of the block: (n_rows, n) nats.
+
+        A whole row takes matrix products alone. It does so in any company: its answer does not depend on whether
+        another row has gaps.
+        """
+        is_whole = jnp.all(seen > 0, axis=1)
+        if x.shape[1] <= _FEW:
+            plain = self._independent(x, seen)
+        else:
+            nothing = jnp.zeros((len(x), len(self.centre)))
+            with_gaps = jax.lax.cond(jnp.all(is_whole), lambda: nothing, lambda: self._independent(x, seen))
+            plain = jnp.where(is_whole[:, None], self._independent_of_whole(x), with_gaps)
+        return plain + self._of_directions(x, seen, is_whole) if self.factor.shape[1] else plain
+
+    def _independent(self, x: Array, seen: Array) -> Array:
+        """Without directions, whichever cells are seen: (n_rows, n) nats."""
+        variance = jnp.broadcast_to(self.variance, self.centre.shape)
+        square = squared_distances(x, seen, self.centre, 1.0 / variance)
+        return -0.5 * (square + products(seen, jnp.log(2.0 * math.pi * variance)))
+
+    def _independent_of_whole(self, x: Array) -> Array:
+        """Without directions, for whole rows: one matrix product where all kernels have one variance, else two."""
+        precision = 1.0 / self.variance
+        if len(self.variance) == 1:
+            own = jnp.sum(x**2 * precision, axis=1)[:, None]
+        else:
+            own = products(x**2, precision)
+        square = (
+            own - 2.0 * products(x, self.centre * precision) + jnp.sum(self.centre**2 * precision, axis=1)
+        )
+        return -0.5 * (jnp.maximum(square, 0.0) + jnp.sum(jnp.log(2.0 * math.pi * self.variance), axis=1))
+
+    def _of_directions(self, x: Array, seen: Array, is_whole: Array) -> Array:
         """What the directions add to the log of independent Gaussians: (n_rows, n) nats."""
         n, n_directions, n_block = self.factor.shape
-        weighed = self.factor * precision[:, None, :]
-        heights = products(x, weighed.reshape(n * n_directions, n_block)).reshape(len(x), n, n_directions)
-        heights -= jnp.einsum("nkb,nb->nk", weighed, self.centre, precision="highest")
-        gain = 1.0 + jnp.sum(weighed * self.factor, axis=2)  # (n, n_directions)
-        of_whole = 0.5 * jnp.sum(heights**2 / gain - jnp.log(gain), axis=2)
+        sharp, place, log_root = self.sharp or _sharpened(self.centre, self.variance, self.factor)
+        heights = jnp.matmul(sharp.reshape(n * n_directions, n_block), x.T, precision="highest")
+        heights = heights.reshape(n, n_directions, len(x)) - place[:, :, None]
+        of_whole = 0.5 * jnp.sum(heights**2, axis=1).T - log_root
+        precision = jnp.broadcast_to(1.0 / self.variance, self.centre.shape)
 
         def of_row(row: tuple[Array, Array, Array]) -> Array:
             def with_gaps() -> Array:
-                return _directions(row[0] - self.centre, row[1] * precision, self.factor)
+                apart = (row[0] - self.centre)[:, None]
+                return _directions(apart, row[1] * precision, self.factor)[:, 0]
 
             return jax.lax.cond(row[2], lambda: jnp.zeros(n), with_gaps)
 
-        is_whole = jnp.all(seen > 0, axis=1)
         is_plain = is_whole | ~jnp.any(seen > 0, axis=1)  # of no cell at all directions say nothing
         return jnp.where(is_whole[:, None], of_whole, jax.lax.map(of_row, (x, seen, is_plain)))
 
@@ -122,12 +160,15 @@ class Kernels(eqx.Module):
         A free draw is moved by what its seen cells lack (Matheron's rule): no root of a conditional covariance.
         """
         noise, directions, level_key, own_key = jax.random.split(key, 4)
-        factor, variance = self.factor[chosen], self.variance[chosen]
+        factor = self.factor[chosen]
+        variance = jnp.broadcast_to(self.variance, self.centre.shape)[chosen]
         before, after = jax.random.normal(noise, (2, *x.shape)) * jnp.sqrt(variance)
         along = jax.random.normal(directions, factor.shape[:2])
         lack = x - self.centre[chosen] - before - jnp.einsum("nk,nkb->nb", along, factor)
         if factor.shape[1]:
-            along += _solved(*_system(lack, seen / variance, factor))[0]
+            weighed, root = _system(seen / variance, factor)
+            right = jnp.einsum("nkb,nb->nk", weighed, lack, precision="highest")
+            along += jax.scipy.linalg.cho_solve((root, True), right[:, :, None])[:, :, 0]
         block = self.centre[chosen] + after + jnp.einsum("nk,nkb->nb", along, factor)
         own = self.own.draw(self.params[chosen], own_key) if self.division.own_columns else x[:, :0]
         return self.division.joined(block, self._draw_levels(self.tables[chosen], level_key), own)
@@ -142,22 +183,37 @@ class Kernels(eqx.Module):
         return (tried == best[column].T).astype(tables.dtype)
 
 
-def low_rank_log_prob(x: Array, seen: Array, centre: Array, variance: Array, factor: Array) -> Array:
-    """Log-density of the seen cells under N(centre, diag(variance) + factorᵀ factor): (n,) nats.
+def low_rank_log_prob(x: Array, seen: Array | None, centre: Array, variance: Array, factor: Array) -> Array:
+    """Log-density of the seen cells of m rows under each of n laws N(centre, diag(variance) + factorᵀ factor).
 
     Parameters
     ----------
-    x, seen, centre, variance : (n, n_block); seen is 0 or 1
+    x, seen : (n, m, n_block); seen is 0 or 1, or None where all cells are: then m rows share a law's k x k system
+    centre, variance : (n, n_block)
     factor : (n, n_directions, n_block)
+
+    Returns
+    -------
+    (n, m) : nats
     """
-    apart, precision = x - centre, seen / variance
-    plain = -0.5 * jnp.sum(apart**2 * precision + seen * jnp.log(2.0 * math.pi * variance), axis=-1)
-    return plain + _directions(apart, precision, factor)
+    apart, precision = x - centre[:, None], 1.0 / variance
+    cells = apart**2 * precision[:, None] + jnp.log(2.0 * math.pi * variance)[:, None]
+    if seen is None:
+        return -0.5 * jnp.sum(cells, axis=2) + _directions(apart, precision, factor)
+
+    def one(apart: Array, seen: Array) -> Array:
+        return _directions(apart[:, None], seen * precision, factor)[:, 0]
+
+    return -0.5 * jnp.sum(seen * cells, axis=2) + jax.vmap(one, in_axes=1, out_axes=1)(apart, seen)
 
 
 def products(one: Array, other: Array) -> Array:
-    """(n, width) and (m, width) to (n, m); an accelerator would otherwise round its factors."""
-    return jnp.matmul(one, other.T, precision="highest")
+    """(n, width) and (m, width) to (n, m); an accelerator would otherwise round its factors.
+
+    As (other oneᵀ)ᵀ: `one` is a chunk of rows and `other` all kernels, and to turn the larger of the two round would
+    take a processor several times as long as the product.
+    """
+    return jnp.matmul(other, one.T, precision="highest").T
 
 
 def squared_distances(x: Array, seen: Array, centre: Array, precision: Array) -> Array:
@@ -173,36 +229,45 @@ def squared_distances(x: Array, seen: Array, centre: Array, precision: Array) ->
     return jnp.maximum(square + products(seen, centre**2 * precision), 0.0)
 
 
-def _system(apart: Array, precision: Array, factor: Array) -> tuple[Array, Array]:
-    """I + factor diag(precision) factorᵀ, (n, k, k), and factor (precision apart), (n, k)."""
-    weighed = factor * precision[:, None, :]
-    matrix = jnp.einsum("nkb,nlb->nkl", weighed, factor, precision="highest")
-    return matrix + jnp.eye(factor.shape[1]), jnp.einsum("nkb,nb->nk", weighed, apart, precision="highest")
+def _sharpened(centre: Array, variance: Array, factor: Array) -> tuple[Array, Array, Array]:
+    """What whole rows need of the directions: sharp (n, k, n_block), place (n, k) and log_root (n,).
+
+    To the log-density of a row x they add |sharp x - place|² / 2 - log_root: Woodbury's formula and the determinant
+    lemma, by Cholesky's factor.
+    """
+    weighed, root = _system(1.0 / variance, factor)
+    eye = jnp.broadcast_to(jnp.eye(factor.shape[1]), root.shape)
+    inverse = jax.scipy.linalg.solve_triangular(root, eye, lower=True)  # a system of n_block sides is slower
+    sharp = jnp.matmul(inverse, weighed, precision="highest")
+    return sharp, jnp.einsum("nkb,nb->nk", sharp, centre, precision="highest"), _log_determinant(root)
 
 
 def _directions(apart: Array, precision: Array, factor: Array) -> Array:
-    """What the directions add to the log of independent Gaussians, for any precisions: (n,) nats."""
+    """What the directions add to the log of independent Gaussians: (n, m) nats.
+
+    Parameters
+    ----------
+    apart : (n, m, n_block) of m rows from each law's centre
+    precision : (n, n_block), 0 at cells that are not seen
+    """
     if not factor.shape[1]:
-        return jnp.zeros(len(factor))
-    matrix, heights = _system(apart, precision, factor)
-    solution, log_determinant = _solved(matrix, heights)
-    return 0.5 * (jnp.sum(heights * solution, axis=1) - log_determinant)
+        return jnp.zeros(apart.shape[:2])
+    weighed, root = _system(precision, factor)
+    along = jnp.einsum("nkb,nmb->nkm", weighed, apart, precision="highest")
+    heights = jax.scipy.linalg.solve_triangular(root, along, lower=True)
+    return 0.5 * jnp.sum(heights**2, axis=1) - _log_determinant(root)[:, None]
 
 
-def _solved(matrix: Array, right: Array) -> tuple[Array, Array]:
-    """matrix⁻¹ right, (n, k), and log det, (n,), by elimination: matrices are positive, and LAPACK would take them
-    one by one."""
-    places = jnp.arange(matrix.shape[1])
+def _system(precision: Array, factor: Array) -> tuple[Array, Array]:
+    """factor diag(precision), (n, k, n_block), and Cholesky's factor of I + factor diag(precision) factorᵀ, (n, k, k).
 
-    def step(j: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        matrix, right, total = carry
-        pivot = matrix[:, j, j]
-        row, entry = matrix[:, j] / pivot[:, None], right[:, j] / pivot
-        others = jnp.where(places == j, 0.0, matrix[:, :, j])
-        matrix = (matrix - others[:, :, None] * row[:, None, :]).at[:, j].set(row)
-        right = (right - others * entry[:, None]).at[:, j].set(entry)
-        return matrix, right, total + jnp.log(pivot)
+    Directions that differ much in length, as principal ones do, cost it no digits: eigenvectors would mix them.
+    """
+    weighed = factor * precision[:, None, :]
+    matrix = jnp.einsum("nkb,nlb->nkl", weighed, factor, precision="highest")
+    return weighed, jnp.linalg.cholesky(matrix + jnp.eye(factor.shape[1]))
 
-    start = (matrix, right, jnp.zeros(len(matrix)))
-    _, solution, total = jax.lax.fori_loop(0, matrix.shape[1], step, start)
-    return solution, total
+
+def _log_determinant(root: Array) -> Array:
+    """Half of that of root rootᵀ: (n,)."""
+    return jnp.sum(jnp.log(jnp.diagonal(root, axis1=1, axis2=2)), axis=1)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from diabolo import devices
 from diabolo.batches import Batch
 from diabolo.joint import JointLikelihood
 from diabolo.kernels.chart import Chart
@@ -45,6 +46,9 @@ class KernelModel(DirectModel):
         """(n_rows, 2), equal: one would be the density itself, two say that nothing was drawn."""
         return jnp.repeat(self.kernels.log_prob(batch)[:, None], 2, axis=1)
 
+    def prepared(self) -> Self:
+        return eqx.tree_at(lambda model: model.kernels, self, _prepared(self.kernels))
+
     def draw_given(self, batch: Batch, n_draws: int, keys: Array) -> Array:
         return self.kernels.draw_given(batch, n_draws, keys)
 
@@ -56,3 +60,8 @@ class KernelModel(DirectModel):
 
     def sample(self, key: Array, n: int, given: Array) -> Array:
         return self.kernels.draw(key, n)
+
+
+@devices.compiled
+def _prepared(kernels: Kernels) -> Kernels:
+    return kernels.prepared()
