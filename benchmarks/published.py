@@ -119,7 +119,7 @@ def _hour(**more: Any) -> Any:
 
 def _masked(*sizes: int) -> Callable[..., Any]:
     def make(**more: Any) -> Any:
-        options = {"n_networks": 16, "n_orders": 1, "agnostic": 0.0, "averaging": 1}
+        options = {"n_networks": 16, "n_orders": 1, "agnostic": 0.0}
         return MADE(sizes, kinds=KINDS, **options, **more)
 
     return make

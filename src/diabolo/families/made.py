@@ -31,6 +31,7 @@ Weights = tuple[MaskedMLP, Array]
 
 _HIDDEN = (500,)
 _N_GROUPS = 8  # rows drawn side by side come in at least so many: one wide group took 2.5 times as long
+_N_AVERAGED = 200  # last steps whose weights are averaged
 _N_HELD = 4  # orders averaged where training looks at held-out rows, or one of each network
 
 
@@ -51,8 +52,8 @@ class MaskedModel(DirectModel):
     n_rows : () training rows, not trained
     orders : (n_networks, n_orders, n_columns) int, the place of every column in each order, from 1
     agnostic : () share of the training steps that draw an order of their own, not trained
+    decay : () half the precision of the normal prior on all weights, not trained
     dropout : static; share of the hidden units dropped in a training step
-    decay : static; precision of the normal prior on all weights
     gaps : static; whether training rows have any
     """
 
@@ -64,15 +65,15 @@ class MaskedModel(DirectModel):
     n_rows: Array
     orders: Array
     agnostic: Array
+    decay: Array
     dropout: float = eqx.field(static=True)
-    decay: float = eqx.field(static=True)
     gaps: bool = eqx.field(static=True)
     code_widths: tuple[tuple[str, int], ...] = eqx.field(static=True)
     density_kind: ClassVar[str] = "exact"
     keeps_best: ClassVar[bool] = True
 
     def fixed(self) -> tuple[Any, ...]:
-        return (*super().fixed(), self.start, self.centre, self.n_rows, self.agnostic)
+        return (*super().fixed(), self.start, self.centre, self.n_rows, self.agnostic, self.decay)
 
     @property
     def _weights(self) -> Weights:
@@ -116,8 +117,7 @@ class MaskedModel(DirectModel):
             keys = jax.random.split(key_drop, batch.n_rows) if self.dropout else None
             laws = self._laws(weights)
             value = weighted_mean(self._log_prob(laws)(batch, ranks, keys), batch.weight)
-            prior = 0.5 * self.decay * laws.network.square() / self.n_rows if self.decay else 0.0
-            return prior - value, value
+            return self.decay * laws.network.square() / self.n_rows - value, value
 
         keys = jax.random.split(key, len(self.orders))
         loss, value = _mean_of_each(price, self._weights, (self.orders, keys))
@@ -266,7 +266,6 @@ class MADE(DiaboloEstimator):
     direct : weights from every column to all later ones beside those through the hidden layers
     dropout : share of the hidden units dropped in a training step
     weight_decay : precision of a normal prior on the networks' weights, which the whole table is weighed against
-    averaging : number of last training steps over which the weights that are kept are averaged; 1 keeps the last
     batch_size, learning_rate, max_steps : of training; "auto" suits the data
     early_stopping : stop when the held-out density has not risen for `n_iter_no_change` rounds of 100 steps
     validation_fraction : share of the rows held out for that
@@ -320,7 +319,6 @@ class MADE(DiaboloEstimator):
         "dropout": [Range(0.0, 1.0, open_high=True)],
         "n_networks": [Range(1, whole=True)],
         "weight_decay": [Range(0.0)],
-        "averaging": [Range(1, whole=True)],
     }
 
     def __init__(
@@ -338,7 +336,6 @@ class MADE(DiaboloEstimator):
         dropout=0.2,
         direct=True,
         weight_decay=0.0,
-        averaging=200,
         batch_size="auto",
         learning_rate="auto",
         max_steps="auto",
@@ -362,7 +359,6 @@ class MADE(DiaboloEstimator):
         self.dropout = dropout
         self.direct = direct
         self.weight_decay = weight_decay
-        self.averaging = averaging
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.max_steps = max_steps
@@ -414,9 +410,9 @@ class MADE(DiaboloEstimator):
     def _objective(self) -> dict[str, Any]:
         return {
             "agnostic": np.asarray(self.agnostic, np.float32),
+            "decay": np.asarray(0.5 * self.weight_decay, np.float32),
             "dropout": float(self.dropout),
-            "decay": float(self.weight_decay),
         }
 
     def _n_averaged(self) -> int:
-        return int(self.averaging)
+        return _N_AVERAGED
