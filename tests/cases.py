@@ -91,8 +91,8 @@ def some_halves(X: Any) -> np.ndarray:
 
 @devices.compiled
 def _in_order(model: Any, batch: Batch, ranks: jax.Array) -> jax.Array:
-    """log p of each row in an order of its own: (n_rows,) nats."""
-    return jax.vmap(model.log_prob_in)(batch, ranks)
+    """log p of each row by its one network in an order of the row's own: (n_rows,) nats."""
+    return jax.vmap(model._first().log_prob_in)(batch, ranks)
 
 
 def _in_orders_that_end_with(estimator: Any, rows: Rows, column: int) -> np.ndarray:
@@ -100,7 +100,7 @@ def _in_orders_that_end_with(estimator: Any, rows: Rows, column: int) -> np.ndar
     model, batch = estimator.model_, Batch.of(rows)
     left = rows.observed & (np.arange(rows.observed.shape[1]) != column)
     each = []
-    for ranks in model.orders:
+    for ranks in model.orders[0]:
         moved = jax.vmap(ranks_after, in_axes=(None, 0))(jnp.asarray(ranks), left)
         each.append(_in_order(model, batch, moved))
     return logsumexp(np.array(each, np.float64), axis=0) - np.log(len(each)) + rows.offset

@@ -40,6 +40,7 @@ FLOORS = {
     "labels": 4,
     "ladder": 4,
     "kernels": 4,
+    "conditionals": 4,
     "wiring": 5,
     "engine": 5,
     "restarts": 5,
@@ -80,6 +81,7 @@ DOORS = {
     ("variational", "model"),
     ("labels", "model"),
     ("kernels", "model"),
+    ("conditionals", "model"),  # how fast what all rows share moves
     ("ladder", "model"),
     ("ladder", "variational"),  # the same strata of draws
     ("labels", "variational"),  # the same strata of draws

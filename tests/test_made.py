@@ -1,5 +1,6 @@
 """MADE against enumeration: every order sums to one, draws follow it, and gaps read as they say."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -14,7 +15,7 @@ from scipy.special import logsumexp
 from scipy.stats import chi2, norm
 
 from diabolo import MADE, InputError
-from diabolo.batches import Batch
+from diabolo.batches import Batch, Batches
 from diabolo.density import log_weights
 from diabolo.impute import conditional_draws
 from diabolo.keys import key_of
@@ -35,15 +36,27 @@ def bits(n_rows=600):
 
 
 @functools.cache
-def of_bits(hidden=(16, 16)):
-    return MADE(hidden, n_orders=3, max_steps=300, random_state=0).fit(bits())
+def of_bits(hidden=(16, 16), n_orders=3, n_networks=1):
+    options = {"n_orders": n_orders, "n_networks": n_networks, "max_steps": 300, "random_state": 0}
+    return MADE(hidden, **options).fit(bits())
+
+
+#: One network in several orders, of one to three hidden layers, and several networks.
+NETS = [((24,), 3, 1), ((16, 16), 3, 1), ((12, 12, 12), 3, 1), ((16,), 2, 2)]
 
 
 def by_order(made, X):
-    """(n_rows, n_orders) nats."""
+    """(n_rows, n_networks * n_orders) nats."""
     rows = made.schema_.encode(X)
     weights = np.asarray(log_weights(made.model_, Batch.of(rows), 1, key_of(0))[0], np.float64)
     return weights + rows.offset[:, None]
+
+
+def laws_and_orders(model):
+    """Each network's laws with each of its orders, in the order of the model's weights."""
+    for k, orders in enumerate(model.orders):
+        weights = jax.tree.map(lambda leaf, k=k: leaf[k], model._weights)
+        yield from ((model._laws(weights), jnp.asarray(ranks)) for ranks in orders)
 
 
 def chi_square_holds(counts, shares, level=0.001):
@@ -83,18 +96,22 @@ def test_an_order_ends_with_the_gaps_and_keeps_the_rest():
 # ---- density ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("hidden", [(24,), (16, 16), (12, 12, 12)])
-def test_each_order_and_their_mean_sum_to_one(hidden):
-    made = of_bits(hidden)
+@pytest.mark.parametrize("net", NETS)
+def test_each_order_and_their_mean_sum_to_one(net):
+    made = of_bits(*net)
     nats = by_order(made, EVERY)
+    n_each = net[1] * net[2]
+    assert nats.shape == (len(EVERY), n_each)
     np.testing.assert_allclose(logsumexp(nats, axis=0), 0.0, atol=2e-6)
-    np.testing.assert_allclose(made.score_samples(EVERY), logsumexp(nats, axis=1) - np.log(3), atol=1e-5)
-    assert np.max(np.abs(nats[:, 0] - nats[:, 1])) > 0.1  # they are different densities
+    np.testing.assert_allclose(made.score_samples(EVERY), logsumexp(nats, axis=1) - np.log(n_each), atol=1e-5)
+    for one, other in itertools.combinations(nats.T, 2):
+        assert np.max(np.abs(one - other)) > 0.1  # they are different densities
     assert set(made.log_density(EVERY[:4]).kind) == {"exact"}
 
 
-def test_a_gap_is_the_sum_over_it_in_orders_that_end_with_it():
-    made, X = of_bits(), bits()[:20]
+@pytest.mark.parametrize("net", [NETS[1], NETS[3]])
+def test_a_gap_is_the_sum_over_it_in_orders_that_end_with_it(net):
+    made, X = of_bits(*net), bits()[:20]
     gaps = X.copy()
     gaps[:, [2, 7]] = np.nan
     gaps[10:, 4] = np.nan
@@ -103,9 +120,8 @@ def test_a_gap_is_the_sum_over_it_in_orders_that_end_with_it():
     for i in range(20):
         filled = EVERY[(np.isnan(gaps[i]) | (gaps[i] == EVERY)).all(axis=1)]
         batch = Batch.of(made.schema_.encode(filled))
-        for o, ranks in enumerate(made.model_.orders):
-            own = ranks_after(jnp.asarray(ranks), seen.observed[i])
-            whole = jax.vmap(made.model_.log_prob_in, in_axes=(0, None))(batch, own)
+        for o, (laws, ranks) in enumerate(laws_and_orders(made.model_)):
+            whole = laws.log_prob(batch, ranks_after(ranks, seen.observed[i]))
             assert told[i, o] == pytest.approx(logsumexp(np.asarray(whole, np.float64)), abs=1e-5)
 
 
@@ -141,16 +157,17 @@ def test_two_modes_are_seen_and_a_single_normal_law_cannot():
 # ---- draws -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("hidden", [(24,), (16, 16), (12, 12, 12)])
-def test_draws_have_the_frequencies_of_the_density(hidden):
-    made = of_bits(hidden)
+@pytest.mark.parametrize("net", NETS)
+def test_draws_have_the_frequencies_of_the_density(net):
+    made = of_bits(*net)
     drawn = made.sample(N_DRAWS, random_state=0) @ 2.0 ** np.arange(N_BITS)[::-1]
     counts = np.bincount(drawn.astype(int), minlength=len(EVERY))
     assert chi_square_holds(counts, np.exp(made.score_samples(EVERY)))
 
 
-def test_draws_given_cells_have_the_frequencies_of_the_conditional():
-    made, X = of_bits(), bits()[:3]
+@pytest.mark.parametrize("net", [NETS[1], NETS[3]])
+def test_draws_given_cells_have_the_frequencies_of_the_conditional(net):
+    made, X = of_bits(*net), bits()[:3]
     X[:, [1, 2, 8]] = np.nan
     rows = made.schema_.encode(X)
     drawn = np.concatenate(list(conditional_draws(made.model_, rows, N_DRAWS, seed=0)))
@@ -160,9 +177,8 @@ def test_draws_given_cells_have_the_frequencies_of_the_conditional():
         assert np.all(drawn[i][:, kept] == X[i][kept])
         filled = EVERY[(np.isnan(X[i]) | (X[i] == EVERY)).all(axis=1)]  # (8, 10), in counting order
         batch, nats = Batch.of(made.schema_.encode(filled)), []
-        for ranks in made.model_.orders:
-            own = ranks_after(jnp.asarray(ranks), rows.observed[i])
-            nats.append(jax.vmap(made.model_.log_prob_in, in_axes=(0, None))(batch, own))
+        for laws, ranks in laws_and_orders(made.model_):
+            nats.append(laws.log_prob(batch, ranks_after(ranks, rows.observed[i])))
         joint = logsumexp(np.array(nats, np.float64), axis=0)
         counts = np.bincount((drawn[i][:, ~kept] @ [4, 2, 1]).astype(int), minlength=8)
         assert chi_square_holds(counts, np.exp(joint - logsumexp(joint)))
@@ -219,10 +235,70 @@ def test_what_is_dropped_in_training_is_whole_in_readings():
     assert np.array_equal(made.score_samples(bits()), made.score_samples(bits()))
     model, batch = made.model_, Batch.of(made.schema_.encode(bits()[:64]))
     keys = jax.random.split(jax.random.key(0), 64)
-    dropped, whole = (model._log_prob(batch, model.orders[0], k) for k in (keys, None))
+    laws, ranks = next(laws_and_orders(model))
+    dropped, whole = (laws.log_prob(batch, ranks, k) for k in (keys, None))
     assert not np.allclose(dropped, whole)
 
 
 def test_a_net_without_hidden_layers_is_refused():
     with pytest.raises(InputError, match="hidden_layer_sizes"):
         MADE(()).fit(bits())
+
+
+# ---- options ---------------------------------------------------------------------------------------------------
+
+
+def test_every_network_is_trained():
+    made = of_bits(*NETS[3])
+    raw = made.build(made.schema_, key_of(0, 0, 0)).begin(
+        Batches.split(Batch.of(encoded(made)), 64, 0.0, 0), None
+    )
+    for (laws, ranks), (before, same) in zip(*map(laws_and_orders, (made.model_, raw)), strict=True):
+        assert np.array_equal(ranks, same)
+        nats = [float(one.log_prob(Batch.of(encoded(made)), ranks).mean()) for one in (before, laws)]
+        assert nats[1] > nats[0] + 0.1
+
+
+def encoded(made):
+    return made.schema_.encode(bits())
+
+
+def test_the_weights_that_are_kept_are_a_mean_along_training():
+    options = {"early_stopping": False, "max_steps": 100, "learning_rate": 0.05, "random_state": 0}
+    mean = MADE((16,), **options).fit(bits())
+    last = LastWeights((16,), **options).fit(bits())
+    assert last.loss_curve_ == mean.loss_curve_  # the way is the same
+    assert np.max(np.abs(last.score_samples(bits()) - mean.score_samples(bits()))) > 0.01
+
+
+class LastWeights(MADE):
+    def _n_averaged(self):
+        return 1
+
+
+def test_weight_decay_is_a_normal_prior_weighed_against_the_whole_table():
+    made = MADE((16,), weight_decay=5.0, dropout=0.0, agnostic=0.0, n_orders=1, max_steps=1, random_state=0)
+    model = made.fit(bits()).model_
+    assert model.n_rows == 540  # without the held-out ones
+    batch, key = Batch.of(encoded(made)), jax.random.key(0)
+    free = dataclasses.replace(model, decay=jnp.zeros(()))
+    price = float(model.loss(batch, key, model.initial_state()).value) - float(
+        free.loss(batch, key, model.initial_state()).value
+    )
+    net = model.network
+    weights = [net.layers[0].weight, net.last.weight, net.direct]
+    truth = sum(
+        norm.logpdf(w, 0.0, 5.0**-0.5).sum() - norm.logpdf(0 * w, 0.0, 5.0**-0.5).sum() for w in weights
+    )
+    assert price == pytest.approx(-truth / 540, rel=1e-4)
+
+
+def test_what_is_not_seen_looks_like_the_mean():
+    X = bits()
+    X[::7, 3] = np.nan
+    made = MADE((16,), max_steps=100, early_stopping=False, random_state=0).fit(X)
+    np.testing.assert_allclose(made.model_.centre, np.nanmean(X, axis=0), rtol=1e-5)
+    nothing = made.transform(np.full((1, N_BITS), np.nan))
+    net, degrees = made.model_.network, made.model_._first().network.degrees
+    assert len(degrees) == 1
+    np.testing.assert_allclose(nothing[0], jax.nn.silu(net.layers[0].bias[0]), atol=1e-6)

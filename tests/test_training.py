@@ -147,6 +147,32 @@ def test_training_goes_on_where_an_earlier_call_ended():
     assert int(after.state.step) == 300 and history.n_steps == 100
 
 
+def averaged(n_steps, n_averaged, rate=0.01):
+    """What stands behind a walk of n steps: the mean of all at first, then an average that trails it."""
+    behind = [rate * (n - 1) / 2 for n in range(1, n_averaged + 1)]
+    while len(behind) < n_steps:
+        behind.append((1.0 - 1.0 / n_averaged) * (behind[-1] + rate))
+    return rate * n_steps - behind[n_steps - 1]
+
+
+def test_an_average_of_the_last_weights_is_looked_at_and_kept():
+    model, history, training = trained(walk(), n_steps=800, n_averaged=50, patience=2)
+    seen = [averaged(n, 50) for n in range(100, 700, 100)]
+    assert seen[3] == pytest.approx(4.0 - 0.01 * 49, abs=1e-3)  # 49 steps behind in the end
+    np.testing.assert_allclose(history.held_out, [-abs(3.0 - one) for one in seen[:5]], atol=1e-3)
+    np.testing.assert_allclose([model.first, training.weights.first], [seen[2], 5.0], atol=1e-3)
+    model, history, training = trained(walk(), tens(0.0), n_steps=40, n_averaged=50)
+    np.testing.assert_allclose([model.first, training.weights.first], [0.205, 0.4], atol=1e-4)
+
+
+def test_an_average_goes_on_where_an_earlier_call_ended():
+    _, _, training = trained(walk(), tens(0.0), n_steps=30, n_averaged=50)
+    for n_averaged, expected in ((50, averaged(110, 50)), (1, 1.1)):
+        plan = engine.Schedule(n_steps=80, n_averaged=n_averaged, **STEADY)
+        model, _, _ = engine.fit(walk(), tens(0.0), plan, jax.random.key(1), training=training)
+        np.testing.assert_allclose(model.first, expected, atol=1e-3)
+
+
 def test_the_rate_warms_up_and_falls_along_a_cosine():
     rates = engine.Schedule(n_steps=1000, learning_rate=0.5, n_warm=50).rates(0, 1000)
     np.testing.assert_allclose(rates[:3], np.array([1, 2, 3]) / 50 * 0.5, rtol=1e-4)

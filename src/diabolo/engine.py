@@ -59,6 +59,8 @@ class Schedule:
     n_warm : steps over which the rate rises linearly from zero
     patience : rounds without a better held-out score before stopping; None never stops early
     clip : largest norm of the gradient of one nat per row
+    n_averaged : the weights that are looked at and kept are a mean over about so many last steps, an exponential one
+        (Polyak & Juditsky 1992; Kingma & Ba 2015, section 7.2); 1 takes them as they are
     """
 
     n_steps: int
@@ -67,6 +69,7 @@ class Schedule:
     n_warm: int = 50
     patience: int | None = None
     clip: float = 100.0
+    n_averaged: int = 1
 
     def rates(self, start: int, stop: int) -> np.ndarray:
         """Learning rates of steps start to stop: (stop - start,)."""
@@ -101,13 +104,19 @@ class History:
 
 
 class Training(eqx.Module):
-    """All that changes while training, on the device."""
+    """All that changes while training, on the device; no average is kept where none is asked for."""
 
     weights: Any
     optimizer: Any
     state: State
     best: Any
     best_score: Array
+    average: Any = None
+
+    @property
+    def shown(self) -> Any:
+        """The weights that are looked at and kept."""
+        return self.weights if self.average is None else self.average
 
 
 OnRound = Callable[[int, int, History], None]  # steps done, steps at most, what happened
@@ -219,6 +228,7 @@ def resume(model: Model, training: Training) -> Training:
         training.state,
         of_model(training.best),
         training.best_score,
+        None if training.average is None else of_model(training.average),
     )
 
 
@@ -281,6 +291,8 @@ def _run_phase(
     scored = batches.held_out is not None
     chooses = models[0].chooses and scored
     together, clip = len(models) > 1, np.float32(courses[0].schedule.clip)
+    n_averaged = courses[0].schedule.n_averaged
+    trainings = [replace(one, average=one.shown if n_averaged > 1 else None) for one in trainings]
     one_round = _compiled_round(jax.default_backend(), together)
     training, still, key = (_stacked(trees) for trees in (trainings, frozen, [one.key for one in courses]))
     try:
@@ -288,7 +300,9 @@ def _run_phase(
             order = devices.shared_out(_stacked([next(course.orders) for course in courses]), axis=-1)
             rates = _stacked([course.rates() for course in courses])
             n_steps = _stacked([np.int32(course.n_next) for course in courses])
-            training, *seen = one_round(phase, training, still, batches, order, rates, n_steps, clip, key)
+            training, *seen = one_round(
+                phase, training, still, batches, order, rates, n_steps, clip, np.float32(n_averaged), key
+            )
             numbers = jax.tree.map(np.asarray, seen)  # the one wait for the device in a round
             running = [course for course in courses if course.n_next]
             for course, (loss, parts, score) in zip(courses, _lanes(numbers, len(courses)), strict=True):
@@ -307,7 +321,7 @@ def _run_phase(
         say_interrupted(n_done, stacklevel=7)
     after = _lanes(training, len(courses))
     weights = [
-        one.best if chooses and np.isfinite(course.best_score) else one.weights
+        one.best if chooses and np.isfinite(course.best_score) else one.shown
         for one, course in zip(after, courses, strict=True)
     ]
     return list(map(eqx.combine, weights, frozen)), after
@@ -353,7 +367,7 @@ def _compiled_round(
     def one_round(phase: Phase, *operands: Any) -> Any:
         rounds = functools.partial(_round, phase)
         if together:
-            rounds = eqx.filter_vmap(rounds, in_axes=(0, 0, None, 0, 0, 0, None, 0))
+            rounds = eqx.filter_vmap(rounds, in_axes=(0, 0, None, 0, 0, 0, None, None, 0))
         return rounds(*operands)
 
     return eqx.filter_jit(one_round, compiler_options=options)  # type: ignore[call-overload]
@@ -368,6 +382,7 @@ def _round(
     rates: Array,
     n_steps: Array,
     clip: Array,
+    n_averaged: Array,
     key: Array,
 ) -> tuple[Training, Array, dict[str, Array], Array]:
     """Up to `len(order)` steps and a look at the held-out rows, one compiled program.
@@ -382,7 +397,7 @@ def _round(
         return loss.value, (loss.parts, loss.state)
 
     def step(i: Array, carry: Any) -> Any:
-        weights, optimizer, state, total, totals = carry
+        weights, optimizer, state, average, total, totals = carry
         batch = batches.train[order[i]]
         step_key = jax.random.fold_in(key, state.step)
         (loss, (parts, state)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
@@ -394,19 +409,23 @@ def _round(
         update, optimizer = moment.update(gradient, optimizer)
         weights = jax.tree.map(lambda w, u: w - rates[i] * u, weights, update)
         state = state._replace(step=state.step + 1)
-        return weights, optimizer, state, total + loss, jax.tree.map(jnp.add, totals, parts)
+        if average is not None:  # at first the mean of all steps: what they began with is soon forgotten
+            share = 1.0 / jnp.minimum(state.step, n_averaged)
+            average = jax.tree.map(lambda old, new: old + share * (new - old), average, weights)
+        return weights, optimizer, state, average, total + loss, jax.tree.map(jnp.add, totals, parts)
 
     shapes = jax.eval_shape(loss_of, training.weights, batches.train[order[0]], key, training.state)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes[1][0])
-    carry = (training.weights, training.optimizer, training.state, jnp.zeros(()), zeros)
-    weights, optimizer, state, total, totals = jax.lax.fori_loop(0, n_steps, step, carry)
+    carry = (training.weights, training.optimizer, training.state, training.average, jnp.zeros(()), zeros)
+    weights, optimizer, state, average, total, totals = jax.lax.fori_loop(0, n_steps, step, carry)
+    after = replace(training, weights=weights, optimizer=optimizer, state=state, average=average)
     score = jnp.asarray(-jnp.inf)
     if batches.held_out is not None:
-        look = getattr(eqx.combine(weights, frozen), phase.held_out)
+        look = getattr(eqx.combine(after.shown, frozen), phase.held_out)
         score = jnp.mean(look(batches.held_out, jax.random.fold_in(key, 2**31)))
     better = score > training.best_score
-    best = jax.tree.map(lambda new, old: jnp.where(better, new, old), weights, training.best)
-    after = Training(weights, optimizer, state, best, jnp.where(better, score, training.best_score))
+    best = jax.tree.map(lambda new, old: jnp.where(better, new, old), after.shown, training.best)
+    after = replace(after, best=best, best_score=jnp.where(better, score, training.best_score))
     # losses are taken before each update: the last one may have broken the weights and not yet a loss
     loss = jnp.where(jnp.isfinite(optax.tree.norm(weights)), total / n_steps, jnp.nan)
     good = jnp.isfinite(loss)  # nan as well where no step was taken

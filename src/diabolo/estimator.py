@@ -94,6 +94,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             n_steps=self._n_steps(rows),
             learning_rate=self._rate(),
             patience=self.n_iter_no_change if self.early_stopping else None,
+            n_averaged=self._n_averaged(),
         )
         with progress.bar(type(self).__name__, bool(self.verbose)) as on_round:
             if going_on:
@@ -158,6 +159,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             learning_rate=self._rate(),
             decay="constant",
             n_warm=1,
+            n_averaged=self._n_averaged(),
         )
         model, history, training = engine.fit(model, batches, schedule, key_steps, training=training)
         if not first:
@@ -245,6 +247,10 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     def _rate(self) -> float:
         return _LEARNING_RATE if self.learning_rate == "auto" else float(self.learning_rate)
+
+    def _n_averaged(self) -> int:
+        """Steps over which the weights that are kept are averaged."""
+        return 1
 
     def _batch_size(self, rows: Rows) -> int:
         return 128 if self.batch_size == "auto" else int(self.batch_size)

@@ -88,6 +88,11 @@ class MaskedMLP(eqx.Module):
             out.append(self.least + (steps if n_units >= n_degrees else spread))
         return out
 
+    def square(self) -> Array:
+        """() the sum of all squared weights; biases are none."""
+        weights = [*(layer.weight for layer in self.layers), self.last.weight, self.direct]
+        return sum((jnp.sum(weight**2) for weight in weights if weight is not None), jnp.zeros(()))
+
     def hidden(
         self,
         inputs: Array,
