@@ -239,14 +239,22 @@ def watched(run: Callable[[], dict]) -> dict:
 
 
 def collect(
-    part: str, tasks: Iterable[tuple[dict, Callable[[], dict]]], fresh: bool, only_written: bool = False
+    part: str,
+    tasks: Iterable[tuple[dict, Callable[[], dict]]],
+    fresh: bool,
+    only_written: bool = False,
+    folder: Path = HERE / "results",
 ) -> list[dict]:
-    """Run what is not yet written down, unless only that is wanted; one JSON line per task."""
-    path = HERE / "results" / f"{part}.jsonl"
+    """Run what is not yet written down, unless only that is wanted; one JSON line per task.
+
+    fresh : forget the lines of these tasks first
+    """
+    path, tasks = folder / f"{part}.jsonl", list(tasks)
     path.parent.mkdir(exist_ok=True)
-    if fresh:
-        path.unlink(missing_ok=True)
     done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    if fresh:
+        done = [line for line in done if not any(line.items() >= key.items() for key, _ in tasks)]
+        path.write_text("".join(json.dumps(line) + "\n" for line in done))
     lines = []
     for key, run in tasks:
         line = next((d for d in done if d.items() >= key.items()), None)

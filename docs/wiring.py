@@ -87,6 +87,29 @@ PICTURES: dict[str, tuple[str, list[Part], list[Arrow]]] = {
             ("chain", "z", "after"),
         ],
     ),
+    "gsn": (
+        "Generative stochastic network: noise, encoder, decoder and a draw, again and again; states are kept",
+        [
+            ("x", "data", 0, 1, "x"),
+            ("noise", "step", 1.05, 1, "noise\nx̃"),
+            ("encoder", "encoder", 2.1, 1, "encoder"),
+            ("z", "code", 3.05, 1, "code"),
+            ("decoder", "decoder", 4, 1, "decoder"),
+            ("again", "data", 5, 1, "P(x | x̃)"),
+            ("loss", "loss", 5, 0, "loss\n−log P(x | x̃)"),
+            ("draw", "step", 3.05, 2, "draw x'"),
+            ("kept", "after", 3.05, 0, "states kept:\np(x)"),
+        ],
+        [
+            ("x", "noise", ""),
+            ("noise", "encoder", ""),
+            *CHAIN[1:],
+            ("again", "loss", ""),
+            ("again", "draw", ""),
+            ("draw", "noise", "level"),
+            ("z", "kept", "after"),
+        ],
+    ),
     "vae": (
         "VAE: the encoder says a distribution of codes; its divergence from the prior is part of the loss",
         [

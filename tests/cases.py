@@ -15,11 +15,12 @@ import pandas as pd
 from scipy.special import logsumexp
 
 from diabolo import devices
-from diabolo.batches import Batch
+from diabolo.batches import Batch, Batches
 from diabolo.density import reading_of
 from diabolo.families.autoencoder import Autoencoder
 from diabolo.families.conditional import ConditionalVAE
 from diabolo.families.denoising import DenoisingAutoencoder
+from diabolo.families.gsn import GSN
 from diabolo.families.hierarchical import HierarchicalVAE
 from diabolo.families.iwae import IWAE
 from diabolo.families.made import MADE
@@ -52,6 +53,10 @@ class Case:
     no_bottleneck : why `reconstruct` need not keep most of a row
     no_decoder : why no decoder can be silenced nor an encoder be looked at; its own file says what stands in for them
     untrained : why no untrained copy of it can be compared with; empty where one can
+    chained : by how much of a spread draws given the rest may be off, beside what chance allows: a clamped chain and
+        the density's own law of the missing cells agree only as far as the network's laws do
+    anew : (estimator, X, seed) to its model with what a reading's error is of drawn anew, where that is not drawn in
+        the reading itself
     """
 
     member: type[Any]
@@ -61,6 +66,8 @@ class Case:
     no_bottleneck: str = ""
     no_decoder: str = ""
     untrained: str = ""
+    chained: float = 0.0
+    anew: Callable[[Any, Any, int], Any] | None = None
 
     def __call__(self, **options: Any) -> Any:
         known = self.member().get_params(deep=False)  # members of kernels take no step, and no batch
@@ -104,6 +111,12 @@ def _in_its_one_reading(estimator: Any, rows: Rows, column: int) -> np.ndarray:
     return reading_of(estimator.model_, rows, 256, 0).values
 
 
+def _other_states(estimator: Any, X: Any, seed: int) -> Any:
+    """GSN's model with states of other chains."""
+    batches = Batches.split(Batch.of(estimator.schema_.encode(X)), 128, 0.0, seed)
+    return estimator.model_.finish(batches, jax.random.key(1000 + seed))
+
+
 ITS_KERNELS = "its kernels are of the rows: what stands in for the decoder is in test_parzen"
 ITS_LAYERS = "its layers are encoder and decoder at once: test_normalizing_flow looks at them"
 ITS_ROWS = "without its rows there is no model, and nothing else is trained: test_parzen judges the widths"
@@ -138,6 +151,13 @@ CASES = {
     ),
     "NonlocalManifoldParzen": Case(
         NonlocalManifoldParzen, {"max_steps": 300}, no_decoder=ITS_KERNELS, untrained=ITS_NOISE
+    ),
+    "GSN": Case(
+        GSN,
+        {"n_states": 1024, "n_burn": 30},
+        with_cell=_in_its_one_reading,
+        chained=0.15,
+        anew=_other_states,
     ),
     "RBM": Case(
         RBM, {"n_components": 6}, no_decoder="one matrix is encoder and decoder: test_rbm looks at it"
@@ -182,6 +202,18 @@ def mixed() -> pd.DataFrame:
 def nats(estimator: Any, X: Any) -> float:
     """Mean log-density of rows, a classifier's too."""
     return float(np.mean(estimator.score_samples(X)))
+
+
+def among_chances(name: str, table: str, rows: Rows, n_readings: int) -> tuple[np.ndarray, list[Any]]:
+    """What is estimated of rows, (n_rows,) nats, and readings of 1,000 draws that differ by chance alone."""
+    estimator, X = fitted(name, table), TABLES[table]()
+    anew = CASES[name].anew
+    if anew is None:
+        readings = [reading_of(estimator.model_, rows, 1000, seed) for seed in range(n_readings)]
+        return by_quadrature(estimator, rows), readings
+    readings = [reading_of(anew(estimator, X, seed), rows, 1000, 0) for seed in range(n_readings)]
+    others = [reading_of(anew(estimator, X, n_readings + seed), rows, 1000, 0).values for seed in range(64)]
+    return logsumexp(others, axis=0) - np.log(len(others)), readings
 
 
 TABLES = {"points": points, "mixed": mixed}

@@ -136,15 +136,13 @@ def test_widths_halve_upwards_or_are_listed():
         widths(())
 
 
-@pytest.mark.parametrize("options", [{"free_bits": 2.5}, {"beta": 2.0}, {"warm_up": 1.0}, {"n_draws": 4}])
-def test_each_option_does_something(options):
+@pytest.mark.parametrize("options", [{"free_bits": 2.5}, {"beta": 2.0}])
+def test_the_divergence_may_be_weighed_and_partly_free(options):
     X = points()
     plain = HierarchicalVAE(n_components=(1, 1), **SMALL).fit(X)
     other = HierarchicalVAE(n_components=(1, 1), **{**SMALL, **options}).fit(X)
     told, of_plain = other.divergence_.sum(), plain.divergence_.sum()
     if "free_bits" in options:
         assert told > of_plain + 0.5
-    elif "beta" in options:
-        assert told < 0.7 * of_plain
     else:
-        assert abs(told - of_plain) > 0.02
+        assert told < 0.7 * of_plain

@@ -312,13 +312,9 @@ def test_what_is_no_label_is_refused():
         m2.fit(X, label[1:])
 
 
-@pytest.mark.parametrize("options", [{"alpha": 0.0}, {"warm_up": 1.0}])
-def test_each_option_does_something(options):
+def test_without_the_classifiers_own_term_it_learns_the_labels_less():
     X, label = rows()
     y = np.where(np.arange(N_ROWS) % 20 == 0, label, -1)
     small = SMALL | {"n_components": 1, "max_steps": 300}
-    plain, other = (SemiSupervisedVAE(**small | more).fit(X, y) for more in ({}, options))
-    if "alpha" in options:
-        assert other.score(X, label) < plain.score(X, label) - 0.1
-    else:
-        assert abs(np.mean(plain.score_samples(X)) - np.mean(other.score_samples(X))) > 0.01
+    plain, other = (SemiSupervisedVAE(**small | more).fit(X, y) for more in ({}, {"alpha": 0.0}))
+    assert other.score(X, label) < plain.score(X, label) - 0.1

@@ -7,6 +7,7 @@ from diabolo.classifier import BayesClassifier
 from diabolo.families.autoencoder import Autoencoder
 from diabolo.families.conditional import ConditionalVAE
 from diabolo.families.denoising import DenoisingAutoencoder
+from diabolo.families.gsn import GSN
 from diabolo.families.hierarchical import HierarchicalVAE
 from diabolo.families.iwae import IWAE
 from diabolo.families.made import MADE
@@ -50,6 +51,7 @@ AT_THE_DOOR = {
         ),
         NonlocalManifoldParzen(**SMALL, n_directions=1, bandwidth=0.3, smoothing=0.1),
         BayesClassifier(ParzenWindow(n_components=2, random_state=0)),
+        GSN(**SMALL, n_walkback=2, n_states=64, n_burn=5),
         RBM(n_components=2, n_gibbs=1, max_steps=100, random_state=0),
     ]
 )

@@ -18,7 +18,7 @@ import pytest
 from cases import CASES, N_ROWS, fitted, mixed, nats, points
 from scipy.stats import norm
 
-from diabolo import density
+from diabolo import GSN, density
 from diabolo.batches import Batch, Batches
 from diabolo.columns import Real
 from diabolo.model import State
@@ -297,8 +297,8 @@ def test_samples_are_drawn_not_argmaxed(case, on_points):
     # off the plane through the data lies nothing but noise, of spread 0.5
     normal = np.linalg.svd(points() - points().mean(axis=0))[2][-1]
     spread = np.std(draws @ normal) / np.std(points() @ normal)
-    # a kernel's width comes on top of its row's own noise; an RBM has one width for each column
-    assert 0.8 < spread < (2.2 if case.no_decoder else 1.2)
+    # a kernel's width, or a chain's noise, comes on top of its row's own; an RBM has one width for each column
+    assert 0.8 < spread < (2.2 if case.no_decoder or case.member is GSN else 1.2)
 
 
 # ---- the world around ------------------------------------------------------------------------------------------

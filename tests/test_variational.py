@@ -215,15 +215,6 @@ def test_a_scale_for_each_row_is_what_the_rows_have():
     assert nats(row, X[1::2]) > nats(column, X[1::2]) + 0.2
 
 
-def test_the_gradient_asked_for_is_the_one_that_trains():
-    double, plain = (
-        CASES["IWAE"](max_steps=100, gradient=name).fit(points())
-        for name in ("doubly_reparameterized", "plain")
-    )
-    assert (double.model_.gradient, plain.model_.gradient) == ("doubly_reparameterized", "plain")
-    assert double.loss_curve_ != plain.loss_curve_  # the same draws
-
-
 def test_bounds_rise_with_the_draws_and_stay_below_the_integral():
     iwae = fitted("IWAE")
     rows = iwae.schema_.encode(points()[:100])

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from diabolo.families.autoencoder import Autoencoder
     from diabolo.families.conditional import ConditionalVAE
     from diabolo.families.denoising import DenoisingAutoencoder
+    from diabolo.families.gsn import GSN
     from diabolo.families.hierarchical import HierarchicalVAE
     from diabolo.families.iwae import IWAE
     from diabolo.families.made import MADE
@@ -48,6 +49,7 @@ _OWNERS = {
     "VAE": "families.vae",
     "IWAE": "families.iwae",
     "MADE": "families.made",
+    "GSN": "families.gsn",
     "HierarchicalVAE": "families.hierarchical",
     "RBM": "families.rbm",
     "CollapseWarning": "variational",
@@ -80,6 +82,7 @@ _OWNERS = {
 _ROOMS = ("plot", "report")
 
 __all__ = [
+    "GSN",
     "IWAE",
     "MADE",
     "RBM",

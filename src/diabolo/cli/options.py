@@ -110,6 +110,7 @@ FAMILIES = {
     "manifold_parzen": ("parzen", "ManifoldParzen"),
     "nonlocal_parzen": ("nonlocal_parzen", "NonlocalManifoldParzen"),
     "rbm": ("rbm", "RBM"),
+    "gsn": ("gsn", "GSN"),
 }
 Family = Annotated[str, typer.Option(metavar="NAME", help=f"One of {', '.join(FAMILIES)}.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but refusals.")]

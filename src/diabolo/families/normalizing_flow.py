@@ -97,12 +97,13 @@ class FlowModel(DirectModel):
     gaussian: Gaussian
     layers: FlowLayers
     code_widths: tuple[tuple[str, int], ...] = eqx.field(static=True)
-    decay: Array  # (), nats per row and squared weight
+    decay: Array  # (), nats of all rows together per squared weight
+    n_rows: Array  # (), that it is shared out over: those trained on at first
     spread: tuple[bool, ...] = eqx.field(static=True)  # columns whose cells are intervals
     n_trained: int = eqx.field(static=True)
 
     def fixed(self) -> tuple[Any, ...]:
-        return (*super().fixed(), self.gaussian, self.decay)
+        return (*super().fixed(), self.gaussian, self.decay, self.n_rows)
 
     # ---- training ------------------------------------------------------------------------------------------
 
@@ -116,13 +117,14 @@ class FlowModel(DirectModel):
         margins = _fitted_margins(self.margins, places, part.observed)
         bent = np.asarray(margins(places)[0], np.float64)
         gaussian = Gaussian.fitted(np.where(part.observed, bent, np.nan))
-        begun = (margins, gaussian, self.decay / np.float32(train.n_rows))
-        return eqx.tree_at(lambda model: (model.margins, model.gaussian, model.decay), self, begun)
+        begun = (margins, gaussian, np.float32(train.n_rows))
+        return eqx.tree_at(lambda model: (model.margins, model.gaussian, model.n_rows), self, begun)
 
     def loss(self, batch: Batch, key: Array, state: State) -> Loss:
         """Negative log-likelihood, or the negative bound where cells are spread or missing."""
         bound = self._bound(batch, key, self.n_trained)
-        return Loss(-weighted_mean(bound, batch.weight) + self.decay * self.layers.square(), {}, state)
+        decay = self.decay / self.n_rows * self.layers.square()
+        return Loss(decay - weighted_mean(bound, batch.weight), {}, state)
 
     def held_out(self, batch: Batch, key: Array) -> Array:
         """The same with more draws."""
@@ -381,7 +383,11 @@ class NormalizingFlow(DiaboloEstimator):
             gaussian=Gaussian.standard(n_columns),
             layers=FlowLayers.starting(plan, children(key, 1)[0]),
             code_widths=(("code", n_columns),),
-            decay=np.float32(0.5 * self.weight_decay),
+            n_rows=np.ones((), np.float32),  # type: ignore[arg-type]
+            **self._objective(),
             spread=tuple(spread_columns(likelihood).tolist()),
             n_trained=_N_TRAINED if schema.gaps.any() else 1,
         )
+
+    def _objective(self) -> dict[str, Any]:
+        return {"decay": np.asarray(0.5 * self.weight_decay, np.float32)}
