@@ -30,14 +30,16 @@ import numpy as np
 from jax import Array
 
 import diabolo
-from diabolo import IWAE, MADE, VAE, HierarchicalVAE
-from diabolo.keys import children, host_generator
+from diabolo import IWAE, MADE, RBM, VAE, HierarchicalVAE
+from diabolo.boltzmann import annealed_log_z
+from diabolo.keys import children, host_generator, key_of
 from diabolo.nets import Linear
 
 HERE = Path(__file__).parent
 NUMBERS, UNDER_WAY, PAGE = HERE / "published", HERE / "results", HERE.parent / "docs" / "results.md"
 DATA = Path(os.environ.get("DIABOLO_DATA", "data")) / "images" / "binarized_mnist.npz"
 N_DRAWS, N_FEW = 5000, 250
+N_TEMPERATURES, N_CHAINS = 20_000, 1000  # of the annealed log Z behind a machine's test nats
 SAVE_EVERY = 120.0  # seconds of training
 TOGETHER = 100  # test rows between two saves
 
@@ -125,8 +127,13 @@ def _masked(*sizes: int) -> Callable[..., Any]:
     return make
 
 
+def _rbm(**more: Any) -> Any:
+    return RBM(500, kinds=KINDS, n_gibbs=5, n_chains=128, n_temperatures=10, **more)
+
+
 BURDA = "Burda et al. 2016, arXiv:1509.00519"
 GERMAIN = "Germain et al. 2015, arXiv:1502.03509"
+SALAKHUTDINOV = "Salakhutdinov & Murray 2008, ICML"
 TOMCZAK = "Tomczak & Welling 2018, arXiv:1705.07120"
 LAST_OF_50 = ((150, 1), (20, 5), (15, 50))
 N_LAST_OF_50 = sum(n_passes for n_passes, _ in LAST_OF_50)
@@ -173,8 +180,16 @@ ROWS = {
         "MADE, 16 networks of 500, each of one order", GERMAIN, 88.04, 88.04, _masked(500), 40, 3e-3, 256
     ),
     "made2": Row(
-        "MADE, 16 networks of 500-500, each of one order", GERMAIN, 86.64, 86.64, _masked(500, 500), 40, 2e-3, 256
+        "MADE, 16 networks of 500-500, each of one order",
+        GERMAIN,
+        86.64,
+        86.64,
+        _masked(500, 500),
+        40,
+        2e-3,
+        256,
     ),
+    "rbm": Row("RBM, 500 units, five steps of 128 chains", SALAKHUTDINOV, 86.3, 86.3, _rbm, 250, 3e-3, 128),
 }
 
 
@@ -206,11 +221,13 @@ def run(name: str, seed: int, n_deep: int) -> None:
     train, valid, test = (parts[f"x_{part}"].reshape(-1, 784) for part in ("train", "valid", "test"))
     commit = _commit()  # of the code that runs, not of what is committed meanwhile
     estimator, spent = learn(name, seed, train, valid)
-    if estimator.density_kind_ == "exact":
+    row = ROWS[name]
+    if isinstance(estimator, RBM):
+        measured = measure_annealed(estimator, {"train": train[:10_000], "valid": valid, "test": test})
+    elif estimator.density_kind_ == "exact":
         measured = measure_exactly(estimator, test)
     else:
         measured = measure(estimator, test, n_deep, UNDER_WAY / f"{name}-{seed}-test.npz")
-    row = ROWS[name]
     numbers = {
         "row": name,
         "what": row.what,
@@ -271,10 +288,19 @@ def learn(name: str, seed: int, train: np.ndarray, valid: np.ndarray) -> tuple[A
 
 def watch(estimator: Any, n_done: int, seconds: float, train: np.ndarray, valid: np.ndarray) -> None:
     """Say how it goes: the training loss, and nats of a few training and validation rows."""
-    nats = [float(-estimator.log_density(part[:400], n_draws=200).values.mean()) for part in (train, valid)]
+    if isinstance(estimator, RBM):
+        found, how = annealed_log_z(*_machine(estimator), 1000, 100, key_of(1)), "1,000 temperatures"
+        nats = [
+            found.log_z - float(_log_unnormalised(estimator, part[:5000]).mean()) for part in (train, valid)
+        ]
+    else:
+        how = "200 draws"
+        nats = [
+            float(-estimator.log_density(part[:400], n_draws=200).values.mean()) for part in (train, valid)
+        ]
     last = estimator.loss_curve_[-1]
     print(
-        f"pass {n_done}, {seconds / 60:.1f} min: loss {last:.2f}; by 200 draws: {nats[0]:.2f} of training rows, "
+        f"pass {n_done}, {seconds / 60:.1f} min: loss {last:.2f}; {how}: {nats[0]:.2f} of training rows, "
         f"{nats[1]:.2f} of validation rows",
         flush=True,
     )
@@ -329,6 +355,32 @@ def measure_exactly(estimator: Any, test: np.ndarray) -> dict[str, float]:
         "of_rows": round(float(nats.std(ddof=1) / math.sqrt(len(nats))), 3),
         "test_minutes": round((time.perf_counter() - start) / 60, 1),
     }
+
+
+def measure_annealed(estimator: Any, parts: dict[str, np.ndarray]) -> dict[str, float]:
+    """Nats of each part, sign turned: minus log p(x) + log Z, exact, and one annealed log Z for all of them."""
+    start = time.perf_counter()
+    found = annealed_log_z(*_machine(estimator), N_TEMPERATURES, N_CHAINS, key_of(0))
+    each = {name: _log_unnormalised(estimator, rows) for name, rows in parts.items()}
+    return {
+        **{f"{name}_nats": round(float(found.log_z - each[name].mean()), 3) for name in parts},
+        "of_rows": round(float(each["test"].std(ddof=1) / math.sqrt(len(each["test"]))), 3),
+        "log_z": round(found.log_z, 3),
+        "log_z_error": round(found.error, 3),
+        "n_temperatures": N_TEMPERATURES,
+        "n_chains": N_CHAINS,
+        "test_minutes": round((time.perf_counter() - start) / 60, 1),
+    }
+
+
+def _machine(estimator: Any) -> tuple[Any, Any]:
+    """A trained machine, and the marginal laws from which its log Z is annealed."""
+    return estimator.model_.machine, estimator.model_.marginal
+
+
+def _log_unnormalised(estimator: Any, rows: np.ndarray) -> np.ndarray:
+    """log p(x) + log Z: (n_rows,) nats."""
+    return estimator.score_samples(rows) + estimator.log_z_
 
 
 def results(rows: Iterable[str] = ROWS, folder: Path = NUMBERS) -> dict[str, list[dict[str, Any]]]:

@@ -9,12 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from jax.extend.random import threefry_2x32
 from scipy.special import logsumexp
 from scipy.stats import chi2
 
 from diabolo import RBM, InputError
 from diabolo.batches import Batch
 from diabolo.boltzmann import annealed_log_z, bernoulli, exact_log_z
+from diabolo.boltzmann.bernoulli import _threefry
 from diabolo.columns import Real
 from diabolo.density import reading_of
 from diabolo.impute import conditional_draws
@@ -45,6 +47,12 @@ def log_every(n_hidden: int) -> np.ndarray:
     found = machine(n_hidden).model_.machine
     log_weights = np.asarray(found.log_unnormalised(jnp.asarray(EVERY, jnp.float32), jnp.ones(EVERY.shape)))
     return log_weights - logsumexp(log_weights.astype(np.float64))
+
+
+def test_random_words_are_those_of_jax():
+    pair = jax.random.bits(jax.random.key(3), (2,))
+    words = jnp.concatenate(_threefry([*pair], 101))
+    np.testing.assert_array_equal(words, threefry_2x32(pair, jnp.arange(202, dtype=jnp.uint32)))
 
 
 def test_units_are_on_as_often_as_they_shall_and_none_heeds_another():

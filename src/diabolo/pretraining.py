@@ -45,7 +45,7 @@ class Layer(Model):
     code_widths: tuple[tuple[str, int], ...] = eqx.field(static=True)
 
     def fixed(self) -> tuple[Any, ...]:
-        return (*super().fixed(), self.machine.units)
+        return (*super().fixed(), self.machine.units, self.machine.middle)
 
     def loss(self, batch: Batch, key: Array, state: State) -> Loss:
         """Source: Hinton 2002, eq. 5. A missing cell is at 0, which is a number's mean."""
@@ -120,8 +120,9 @@ class Stack(eqx.Module):
             if i == 0:
                 inner[0], outer[-1] = _ends(machine, inner[0], outer[-1], decoder, likelihood)
             else:
-                inner[i] = _with(inner[i], machine.weights, machine.hidden_bias)
-                outer[-1 - i] = _with(outer[-1 - i], machine.weights.T, machine.bias)
+                to_hidden, to_cells = _biases(machine)
+                inner[i] = _with(inner[i], machine.weights, to_hidden)
+                outer[-1 - i] = _with(outer[-1 - i], machine.weights.T, to_cells)
             units, marginal = Units.of(
                 [Binary(levels=(0.0, 1.0), share=0.5)] * machine.n_hidden, range(machine.n_hidden)
             )
@@ -165,7 +166,8 @@ def _ends(
     ).T  # (width, n_hidden) in the columns' order
     into = np.zeros(first.weight.shape, np.float32)  # flags of gaps and conditions begin at 0
     into[: len(weights)] = weights / spread[:, None]
-    bias = np.asarray(machine.units.outward(machine.bias)) * spread
+    to_hidden, to_cells = _biases(machine)
+    bias = np.asarray(machine.units.outward(to_cells)) * spread
     out, start = np.zeros(last.weight.shape, np.float32), np.array(last.bias)
     of_value, of_param = likelihood.column_of_value, likelihood.column_of_param[: likelihood.n_free]
     ordered = {c for group, columns in likelihood._stacks() if isinstance(group, Ordinal) for c in columns}
@@ -175,7 +177,12 @@ def _ends(
         values, params = np.flatnonzero(of_value == column), np.flatnonzero(of_param == column)
         out[:, params] = (weights[values] * spread[values][:, None]).T
         start[params] = bias[values] - np.asarray(decoder.start)[params]
-    return _with(first, into, machine.hidden_bias), _with(last, out, start)
+    return _with(first, into, to_hidden), _with(last, out, start)
+
+
+def _biases(machine: Machine) -> tuple[Array, Array]:
+    """What hidden units and cells have where the other side is at 0, not at its centre as in the machine."""
+    return machine.inputs(jnp.zeros(machine.units.width)), machine.params(jnp.zeros(machine.n_hidden))
 
 
 def _with(linear: Any, weight: Any, bias: Any) -> Any:

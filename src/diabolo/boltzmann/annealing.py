@@ -75,7 +75,7 @@ def anneal(
     def log_unnormalised(cells: Array, beta: Array) -> Array:
         at_start = _log_start(machine, cells, marginal)
         here = machine.log_visible(cells, every) - jnp.sum(units.log_seen)
-        hidden = jnp.sum(jax.nn.softplus(beta * machine.inputs(cells)), axis=-1)
+        hidden = jnp.sum(machine.log_on_or_off(machine.inputs(cells), beta), axis=-1)
         return (1.0 - beta) * at_start + beta * here + hidden
 
     def step(carry: tuple[Array, Array], now: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], None]:

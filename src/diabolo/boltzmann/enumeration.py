@@ -51,13 +51,13 @@ def log_observed(machine: Machine, cells: Array, seen: Array) -> Array:
 def log_state_weights(machine: Machine, cells: Array, seen: Array) -> Array:
     """Log weight of each of few hidden states given the observed cells, (n_rows, 2^n_hidden), up to a constant."""
     each = jnp.asarray(states(machine.n_hidden))
-    return _log_block(machine, each, machine.inputs(cells) - machine.hidden_bias, seen).T
+    return _log_block(machine, each, machine.said(cells), seen).T
 
 
 def _log_sum(machine: Machine, cells: Array, seen: Array) -> Array:
     n_low = min(machine.n_hidden, _BLOCK_BITS)
     low, n_high = jnp.asarray(states(n_low)), machine.n_hidden - n_low
-    said = machine.inputs(cells) - machine.hidden_bias
+    said = machine.said(cells)
 
     def add(total: Array, number: Array) -> tuple[Array, None]:
         block = _log_block(machine, _with_high(low, number, n_high), said, seen)
@@ -77,6 +77,5 @@ def _with_high(low: Array, number: Array, n_high: int) -> Array:
 def _log_block(machine: Machine, block: Array, said: Array, seen: Array) -> Array:
     """(n_states, n_rows) nats of hidden states (n_states, n_hidden); said : (n_rows, n_hidden) by the cells."""
     bias, columns = machine.log_hidden(block)
-    from_cells = jnp.matmul(block, said.T, precision="highest")
     missing = jnp.matmul(columns, (1.0 - seen).T, precision="highest")
-    return bias[:, None] + from_cells + missing
+    return bias[:, None] + machine.together(block, said) + missing

@@ -1,6 +1,7 @@
 """The machine itself: energies, and one step of its chain.
 
-p(x, h) = exp(-E(x, h)) / Z, -E(x, h) = b·x' + measure(x) + c·h + x'·W h; x' is x with its numbers over their spread.
+p(x, h) = exp(-E(x, h)) / Z, -E(x, h) = b·x' + measure(x) + c·h + (x' - m')·W (h - 1/2); x' is x with its numbers over
+their spread. Any machine can be written so, with other b and c; what the centres are good for is training.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from diabolo.keys import host_generator
 __all__ = ["Machine"]
 
 _SPREAD = 0.01  # of the first weights (Hinton 2012, section 8)
+_HALF = 0.5  # the centre of the hidden units
 
 
 class Machine(eqx.Module):
@@ -32,9 +34,11 @@ class Machine(eqx.Module):
     bias : (width,) of the visible units
     hidden_bias : (n_hidden,)
     raw_spread : (width,) see `Units.spread`
+    middle : (width,) the cells m from which the weights work, those of the training rows in the mean
 
     Source: Smolensky 1986; Welling, Rosen-Zvi & Hinton 2004 (units of other kinds); the numbers' units as in
-    Salakhutdinov & Hinton 2009, with learned spreads.
+    Salakhutdinov & Hinton 2009, with learned spreads. Centres: Montavon & Müller 2012; Melchior, Fischer & Wiskott
+    2016, whose centre of the hidden units follows them; here it is 1/2, where they start.
     """
 
     units: Units
@@ -42,6 +46,7 @@ class Machine(eqx.Module):
     bias: Array
     hidden_bias: Array
     raw_spread: Array
+    middle: Array
 
     @classmethod
     def starting(cls, units: Units, marginal: np.ndarray, n_hidden: int, key: Array) -> Self:
@@ -50,7 +55,8 @@ class Machine(eqx.Module):
         bias: Any = np.asarray(marginal, np.float32)
         zeros: Any = np.zeros(n_hidden, np.float32)
         spread: Any = np.zeros(units.width, np.float32)
-        return cls(units, weights, bias, zeros, spread)
+        middle: Any = np.asarray(units.centre(bias, np.ones_like(bias), mean=True))
+        return cls(units, weights, bias, zeros, spread, middle)
 
     @property
     def n_hidden(self) -> int:
@@ -61,29 +67,44 @@ class Machine(eqx.Module):
         return self.units.spread(self.raw_spread)
 
     def inputs(self, cells: Array) -> Array:
-        """Logits of the hidden units, (..., width) -> (..., n_hidden); cells that are not seen are 0."""
-        return self.hidden_bias + _times(cells / self.spread, self.weights)
+        """Logits of the hidden units, (..., width) -> (..., n_hidden)."""
+        return self.hidden_bias + self.said(cells - self.middle)
+
+    def said(self, cells: Array) -> Array:
+        """x'·W, (..., width) -> (..., n_hidden); cells that are not seen are 0."""
+        return _times(cells / self.spread, self.weights)
 
     def params(self, hidden: Array) -> Array:
         """Parameters of the visible units, (..., n_hidden) -> (..., width)."""
-        return self.bias + _times(hidden, self.weights.T)
+        return self.bias + _times(hidden - _HALF, self.weights.T)
 
     def log_visible(self, cells: Array, seen: Array) -> Array:
         """What the seen cells say without the hidden units, (...,) nats; the mass of seen levels included."""
         measure = self.units.log_measure(cells, self.spread) + self.units.log_seen
         return _times(cells / self.spread, self.bias) + jnp.sum(seen * measure, axis=-1)
 
-    def log_unnormalised(self, cells: Array, seen: Array) -> Array:
+    def log_unnormalised(self, cells: Array, seen: Array, inputs: Array | None = None) -> Array:
         """Minus the free energy of rows without gaps, (...,) nats: log p(x) + log Z.
+
+        inputs : those of the cells, where they are known
 
         Source: Hinton 2012, eq. 25, for other kinds of units.
         """
-        return self.log_visible(cells, seen) + jnp.sum(jax.nn.softplus(self.inputs(cells)), axis=-1)
+        inputs = self.inputs(cells) if inputs is None else inputs
+        return self.log_visible(cells, seen) + jnp.sum(self.log_on_or_off(inputs), axis=-1)
+
+    def log_on_or_off(self, inputs: Array, beta: Array | float = 1.0) -> Array:
+        """Log of each hidden unit's sum over on and off, (..., n_hidden) nats; beta scales its part of the energy."""
+        return jax.nn.softplus(beta * inputs) - _HALF * beta * (inputs - self.hidden_bias)
 
     def log_hidden(self, hidden: Array) -> tuple[Array, Array]:
-        """c·h, (...,), and the log of what each column sums to given h, (..., n_columns) nats."""
+        """What h says without cells, (...,), and the log of what each column sums to given h, (..., n_columns) nats."""
         parts = self.units.log_partition(self.params(hidden), self.spread)
-        return _times(hidden, self.hidden_bias), parts
+        return _times(hidden, self.hidden_bias) - self.together(hidden, self.said(self.middle)), parts
+
+    def together(self, hidden: Array, said: Array) -> Array:
+        """What hidden states (..., n_hidden) and cells, by what they `said`, say together: (...,) or (..., n_rows)."""
+        return _times(hidden - _HALF, said.T)
 
     def draw_hidden(self, cells: Array, key: Array) -> Array:
         return bernoulli(key, jax.nn.sigmoid(self.inputs(cells)))

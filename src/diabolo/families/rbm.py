@@ -80,7 +80,14 @@ class RBMModel(DirectModel):
         return self.machine.n_hidden <= MAX_STATES_BITS
 
     def fixed(self) -> tuple[Any, ...]:
-        facts = (self.machine.units, self.marginal, self.log_z, self.log_z_error, self.kept)
+        facts = (
+            self.machine.units,
+            self.machine.middle,
+            self.marginal,
+            self.log_z,
+            self.log_z_error,
+            self.kept,
+        )
         return (*super().fixed(), *facts)
 
     def initial_state(self) -> State:
@@ -100,7 +107,6 @@ class RBMModel(DirectModel):
         cells, seen = self._inward(batch)
         if self.gaps:
             cells = jax.lax.stop_gradient(self._filled(still, cells, seen, key_fill))
-        every = jnp.ones_like(seen)
         if self.persistent:
             firsts = jnp.take(cells, jnp.arange(self.n_chains), axis=0, mode="wrap")
             hidden = jax.lax.cond(
@@ -111,10 +117,14 @@ class RBMModel(DirectModel):
         hidden = still.walk(hidden, key_walk, self.n_gibbs - 1)
         key_cells, key_hidden = jax.random.split(key_cells)
         drawn = jax.lax.stop_gradient(still.draw_cells(hidden, key_cells))
+        # rows and draws side by side are one product each way, and persistent chains go on from their part of it
+        both, n_rows = jnp.concatenate([cells, drawn]), len(cells)
+        inputs = self.machine.inputs(both)
+        log_each = self.machine.log_unnormalised(both, jnp.ones_like(seen[:1]), inputs)
         if self.persistent:
-            state = state._replace(running=still.draw_hidden(drawn, key_hidden))
-        of_rows = weighted_mean(self.machine.log_unnormalised(cells, every), batch.weight)
-        of_draws = jnp.mean(self.machine.log_unnormalised(drawn, jnp.ones_like(every[:1])))
+            logits = jax.lax.stop_gradient(inputs[n_rows:])
+            state = state._replace(running=boltzmann.bernoulli(key_hidden, jax.nn.sigmoid(logits)))
+        of_rows, of_draws = weighted_mean(log_each[:n_rows], batch.weight), jnp.mean(log_each[n_rows:])
         return Loss(of_draws - of_rows, {}, state)
 
     def held_out(self, batch: Batch, key: Array) -> Array:
@@ -245,10 +255,10 @@ class RBMModel(DirectModel):
         each = jnp.matmul(hidden, logits.T, precision="highest") - sure  # (n_draws, _N_PROPOSED)
         share = jnp.bincount(jnp.arange(n_draws) % _N_PROPOSED, length=_N_PROPOSED) / n_draws
         log_q = jax.nn.logsumexp(each + jnp.log(share), axis=-1)
-        _, columns = machine.log_hidden(hidden)
-        said = jnp.matmul(hidden, machine.inputs(cells), precision="highest")
+        bias, columns = machine.log_hidden(hidden)
+        said = machine.together(hidden, machine.said(cells))
         missing = jnp.matmul(columns, 1.0 - seen, precision="highest")
-        return machine.log_visible(cells, seen) + said + missing - log_q
+        return machine.log_visible(cells, seen) + bias + said + missing - log_q
 
     def _mean_filled(self, cells: Array, seen: Array) -> Array:
         """Cells with the missing ones at their means given the hidden units' means, a fixed point of both."""
