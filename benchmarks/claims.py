@@ -2,12 +2,13 @@
 
 `python benchmarks/claims.py` fits six members to ten pixels of scikit-learn's digits, as ink and paper: 1,024 rows that
 there can be, so each member's own log p(x) can be had by enumeration, or by quadrature over a code of two numbers. It
-keeps the numbers in benchmarks/published/claims.json, prints the table of docs/concepts.md and draws
-docs/img/claims.png. It takes some minutes; without --fresh it draws from the numbers kept.
+keeps the numbers in benchmarks/published/claims.json, prints them and draws docs/img/claims.png. It takes some
+minutes; without --fresh it draws from the numbers kept.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import sys
@@ -32,17 +33,22 @@ NUMBERS, PICTURE = HERE / "published" / "claims.json", HERE.parent / "docs" / "i
 PIXELS = (18, 19, 20, 26, 27, 28, 34, 35, 36, 43)  # of the middle of an image
 EVERY = np.array(list(itertools.product([0.0, 1.0], repeat=len(PIXELS))))
 COUNTS = (4, 16, 64, 256, 1024, 4096)
+Z90 = 1.645  # standard errors to either side that hold 90 %
+N_REPEATED = 20  # where all rows of a reading share their error
 
 
 class Claim(NamedTuple):
-    """What a member says at some count of draws, states or temperatures, mean over the data's rows: nats.
+    """What a member says at some count of draws, states or temperatures, over the data's rows and repetitions: nats.
 
-    above : what it says less its own true log p(x)
-    error : the standard error that it states, root mean square over the rows
+    above : what it says less its own true log p(x), mean
+    error : the standard error that it states for a row, root mean square
+    low, high : of 90 % of the differences from the truth
     """
 
     above: float
     error: float
+    low: float
+    high: float
 
 
 def main() -> None:
@@ -56,7 +62,8 @@ def main() -> None:
     print("|---|" + "---:|" * len(COUNTS))
     claims = {name: [Claim(*one) for one in each] for name, each in found["claims"].items()}
     for name, each in claims.items():
-        print(f"| {name} | " + " | ".join(f"{one.above:.3f} ± {one.error:.3f}" for one in each) + " |")
+        cells = (f"{one.above:.3f} ± {one.error:.3f}, {one.low:.3f} to {one.high:.3f}" for one in each)
+        print(f"| {name} | " + " | ".join(cells) + " |")
     draw(claims)
 
 
@@ -82,18 +89,26 @@ def measured() -> dict[str, Any]:
     for name in ("VAE(2)", "IWAE(2)"):
         truth = on_a_grid(members[name])
         readings = [members[name].log_density(EVERY, n_draws=n) for n in COUNTS]
-        claims[f"{name}, draws"] = [claim(truth, reading, shares) for reading in readings]
+        claims[f"{name}, draws"] = [
+            claim([reading.values - truth], [reading.standard_error], shares) for reading in readings
+        ]
     gsn, truth = members["GSN()"], of_the_chain(members["GSN()"])
     batches = Batches.split(Batch.of(gsn.schema_.encode(rows)), 128, 0.0, 0)
-    readings = [with_states(gsn, batches, n) for n in COUNTS]
-    claims["GSN(), states"] = [claim(truth, reading, shares) for reading in readings]
+    claims["GSN(), states"] = []
+    for n in COUNTS:
+        readings = [with_states(gsn, batches, n, seed) for seed in range(N_REPEATED)]
+        above = [reading.values - truth for reading in readings]
+        claims["GSN(), states"].append(claim(above, [one.standard_error for one in readings], shares))
     claims["RBM(24), temperatures"] = [annealed(members["RBM(24)"], n) for n in COUNTS]
     return {"totals": totals, "claims": claims}
 
 
-def claim(truth: np.ndarray, reading: Any, shares: np.ndarray) -> Claim:
-    error = np.sqrt(shares @ reading.standard_error**2)
-    return Claim(float(shares @ (reading.values - truth)), float(error))
+def claim(above: Any, error: Any, shares: np.ndarray) -> Claim:
+    """Of what repetitions say of every row, (n, n_rows), less the truth, and of the errors that they state."""
+    above, error = np.asarray(above), np.asarray(error)
+    weight = np.broadcast_to(shares / len(above), above.shape)
+    ends = np.quantile(above, (0.05, 0.95), weights=weight, method="inverted_cdf")
+    return Claim(float(np.sum(weight * above)), float(np.sqrt(np.sum(weight * error**2))), *map(float, ends))
 
 
 def on_a_grid(member: Any, n_side: int = 301, reach: float = 6.0) -> np.ndarray:
@@ -123,11 +138,10 @@ def of_the_chain(gsn: Any) -> np.ndarray:
     return np.log(shares)
 
 
-def with_states(gsn: Any, batches: Batches, n_states: int) -> Any:
+def with_states(gsn: Any, batches: Batches, n_states: int, seed: int) -> Any:
     """The reading of as many states of other chains."""
-    fewer = GSN(**{**gsn.get_params(), "n_states": n_states}).build(gsn.schema_, jax.random.key(0))
-    model = type(gsn.model_)(**{**vars(gsn.model_), "kept": fewer.kept})
-    return reading_of(model.finish(batches, jax.random.key(n_states)), gsn.schema_.encode(EVERY), 1, 0)
+    model = dataclasses.replace(gsn.model_, n_states=n_states).finish(batches, jax.random.key(1000 + seed))
+    return reading_of(model, gsn.schema_.encode(EVERY), 1, 0)
 
 
 def annealed(rbm: Any, n_temperatures: int) -> Claim:
@@ -135,24 +149,26 @@ def annealed(rbm: Any, n_temperatures: int) -> Claim:
     model = rbm.model_
     cells, seen = model._inward(Batch.of(rbm.schema_.encode(EVERY)))
     true = logsumexp(np.asarray(model.machine.log_unnormalised(cells, seen), np.float64))
-    found = annealed_log_z(
-        model.machine, model.marginal, max(n_temperatures, 3), 1024, jax.random.key(n_temperatures)
-    )
-    return Claim(float(true - found.log_z), found.error)
+    found = [
+        annealed_log_z(model.machine, model.marginal, max(n_temperatures, 3), 1024, jax.random.key(seed))
+        for seed in range(N_REPEATED)
+    ]
+    return claim([[true - one.log_z] for one in found], [[one.error] for one in found], np.ones(1))
 
 
 def draw(claims: dict[str, list[Claim]]) -> None:
-    """A panel for each: the band of the error that is stated, and what is said, against the truth at 0."""
-    figure = Figure(figsize=(6.8, 4.4), layout="constrained")
-    panels = figure.subplots(2, 2, sharex=True).ravel()
+    """A panel for each: the band in which 90 % should lie by the error stated, and where 90 % lie, about the truth."""
+    figure = Figure(figsize=(6.8, 4.6), layout="constrained")
+    panels = figure.subplots(2, 2).ravel()
     panels[1].sharey(panels[0])
     for number, (axes, (name, each)) in enumerate(zip(panels, claims.items(), strict=True)):
         drawing.dress(axes, name.split(", ")[1], "nats above the truth" if number % 2 == 0 else "")
         color = drawing.PALETTE[number]
-        error = np.array([one.error for one in each])
-        axes.fill_between(COUNTS, -error, error, color=color, alpha=0.15, linewidth=0)
+        above, error, low, high = np.array(each).T
+        axes.fill_between(COUNTS, -Z90 * error, Z90 * error, color=color, alpha=0.15, linewidth=0)
         axes.axhline(0.0, color=drawing.INK, linewidth=0.8)
-        axes.plot(COUNTS, [one.above for one in each], color=color, marker="o", markersize=4.5, linewidth=1.4)
+        axes.vlines(COUNTS, low, high, color=color, linewidth=1.4)
+        axes.plot(COUNTS, above, color=color, marker="o", markersize=4.5, linewidth=1.4)
         kind = "bound" if number < 2 else "estimate"
         axes.set_title(f"{name.split(', ')[0]}, {kind}", fontsize=9, color=drawing.INK, loc="left")
         axes.set_xscale("log", base=4)
