@@ -42,6 +42,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "networks": {**WHOLE, "max_steps": 5000, "n_networks": 8, "n_orders": 4},
     "networks, fast": {**WHOLE, "max_steps": 5000, "n_networks": 8, "n_orders": 4, "learning_rate": 0.01},
     "networks, half dropped": {**WHOLE, "max_steps": 4000, "n_networks": 8, "n_orders": 4, "dropout": 0.5},
+    "networks, two layers": {
+        **WHOLE,
+        "hidden_layer_sizes": (500, 500),
+        "max_steps": 2500,
+        "n_networks": 8,
+        "n_orders": 2,
+        "learning_rate": 3e-3,
+        "weight_decay": 10.0,
+    },
     "networks, slow": {
         **WHOLE,
         "max_steps": 1000,

@@ -56,7 +56,8 @@ def test_it_beats_a_gaussian_on_a_ring(on_ring):
 def test_codes_lead_back_to_their_rows(on_ring):
     rows = np.concatenate([ring(seed=1), [[4000.0, 3.0]]])  # and one far outside of all splines
     back = on_ring.inverse_transform(on_ring.transform(rows))
-    assert np.max(np.abs(back - rows) / ring().std(axis=0)) < 1e-4
+    apart = np.max(np.abs(back - rows) / ring().std(axis=0), axis=1)
+    assert apart[:-1].max() < 1e-4 and apart[-1] < 2e-3  # float32 spacing, of a code 15 times as far out
     assert on_ring.transform(rows).shape == rows.shape
 
 
