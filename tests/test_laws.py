@@ -197,7 +197,9 @@ def test_intervals_hold_the_truth_as_often_as_they_say(name, table):
         n_held += np.sum((low <= truth) & (truth <= high))
         n_given += np.sum(~reading.withheld)
         n_withheld += np.sum(reading.withheld)
-    assert 0.92 <= n_held / n_given <= 0.97
+    # where a reading's rows share their error, sixteen readings are not many
+    low, high = (0.92, 0.97) if CASES[name].anew is None else (0.88, 0.995)
+    assert low <= n_held / n_given <= high
     # a reading that mostly withholds its interval gives none
     assert n_withheld < 0.5 * (n_given + n_withheld)
 
@@ -212,17 +214,16 @@ def test_the_density_of_all_rows_there_can_be_sums_to_one(case):
     assert np.exp(model.score_samples(rows)).sum() == pytest.approx(seen**6, abs=0.03)
 
 
-def test_training_beats_an_untrained_copy(case):
+def test_training_beats_an_untrained_copy(case, on_points):
+    """On rows of the same law that neither has seen."""
     if case.untrained:
         pytest.skip(case.untrained)
-    X = points()
-    trained = case(max_steps=1000).fit(X[::2])
-    schema = trained.schema_
-    batches = Batches.split(Batch.of(schema.encode(X[::2])), 128, 0.1, seed=0)
-    untrained = clone(trained)
-    vars(untrained).update(vars(trained))
+    schema, unseen = on_points.schema_, points(seed=1)
+    batches = Batches.split(Batch.of(schema.encode(points())), 128, 0.1, seed=0)
+    untrained = clone(on_points)
+    vars(untrained).update(vars(on_points))
     untrained.model_ = untrained.build(schema, jax.random.key(0)).finish(batches, jax.random.key(1))
-    assert nats(trained, X[1::2]) > nats(untrained, X[1::2]) + 0.5
+    assert nats(on_points, unseen) > nats(untrained, unseen) + 0.5
 
 
 # ---- generation ------------------------------------------------------------------------------------------------

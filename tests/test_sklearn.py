@@ -1,6 +1,7 @@
 """scikit-learn's own checks, on every member, with small nets so that they are quick."""
 
 import pytest
+from cases import THOROUGH
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from diabolo.classifier import BayesClassifier
@@ -22,12 +23,16 @@ from diabolo.outliers import OutlierDetector
 SMALL = {"n_components": 2, "hidden_layer_sizes": (8,), "max_steps": 100, "random_state": 0}
 FAMILIES = (VAE, IWAE, HierarchicalVAE, ConditionalVAE, Autoencoder, DenoisingAutoencoder)
 
-# What these ask is answered before a member's own code begins, at one door for all: one of those that open it is asked.
-# Each fits tables of its own shapes, and compiles for each.
+# What these ask is answered before a member's own code begins, at one door for all: one of those that open it is asked,
+# by `make test-all` all are. Each fits tables of its own shapes, and compiles for each.
 AT_THE_DOOR = {
+    "check_classifier_data_not_an_array",
+    "check_dont_overwrite_parameters",
     "check_dtype_object",
     "check_estimators_dtypes",
+    "check_estimators_overwrite_params",
     "check_f_contiguous_array_estimator",
+    "check_fit_check_is_fitted",
     "check_fit_score_takes_y",
     "check_n_features_in",
     "check_n_features_in_after_fitting",
@@ -62,6 +67,6 @@ OPENERS = (VAE, ConditionalVAE, SemiSupervisedVAE, ManifoldParzen, BayesClassifi
 )
 def test_scikit_learn_accepts(estimator, check):
     opens = isinstance(estimator, OPENERS) and not getattr(estimator, "stacked", False)
-    if check.func.__name__ in AT_THE_DOOR and not opens:
+    if check.func.__name__ in AT_THE_DOOR and not opens and not THOROUGH:
         pytest.skip("it takes tables through the door of a member that was asked")
     check(estimator)

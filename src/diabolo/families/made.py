@@ -401,7 +401,7 @@ class MADE(DiaboloEstimator):
             start=np.asarray(likelihood.initial, np.float32),  # type: ignore[arg-type]
             centre=np.zeros(likelihood.width, np.float32),  # type: ignore[arg-type]
             n_rows=np.ones((), np.float32),  # type: ignore[arg-type]
-            orders=orders.reshape(n_networks, -1, n_columns),  # type: ignore[arg-type]
+            orders=orders.reshape(n_networks, self.n_orders, n_columns),  # type: ignore[arg-type]
             gaps=bool(schema.gaps.any()),
             code_widths=(("hidden", sizes[-1]),),
             **self._objective(),

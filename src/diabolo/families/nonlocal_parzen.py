@@ -302,7 +302,7 @@ class NonlocalManifoldParzen(KernelEstimator):
         scaling="column",
         hidden_layer_sizes="auto",
         activation="silu",
-        weight_decay=30.0,
+        weight_decay=0.0,
         kinds=None,
         image_shape=None,
         batch_size="auto",
