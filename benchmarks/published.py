@@ -121,7 +121,7 @@ def _hour(**more: Any) -> Any:
 
 def _masked(*sizes: int) -> Callable[..., Any]:
     def make(**more: Any) -> Any:
-        options = {"n_networks": 16, "n_orders": 1, "agnostic": 0.0}
+        options = {"n_networks": 8, "n_orders": 1, "agnostic": 0.0}
         return MADE(sizes, kinds=KINDS, **options, **more)
 
     return make
@@ -177,10 +177,10 @@ ROWS = {
         ((50, 1), (10, 5), (5, 20)),
     ),
     "made": Row(
-        "MADE, 16 networks of 500, each of one order", GERMAIN, 88.04, 88.04, _masked(500), 40, 3e-3, 256
+        "MADE, 8 networks of 500, each of one order", GERMAIN, 88.04, 88.04, _masked(500), 40, 3e-3, 256
     ),
     "made2": Row(
-        "MADE, 16 networks of 500-500, each of one order",
+        "MADE, 8 networks of 500-500, each of one order",
         GERMAIN,
         86.64,
         86.64,
@@ -189,7 +189,7 @@ ROWS = {
         2e-3,
         256,
     ),
-    "rbm": Row("RBM, 500 units, five steps of 128 chains", SALAKHUTDINOV, 86.3, 86.3, _rbm, 250, 3e-3, 128),
+    "rbm": Row("RBM, 500 units, five steps of 128 chains", SALAKHUTDINOV, 86.3, 86.3, _rbm, 100, 2e-3, 128),
 }
 
 
