@@ -167,6 +167,14 @@ CASES = {
     ),
 }
 
+#: A member whose table, network and readings are another's, and whose training alone differs.
+TWINS = {
+    "IWAE": "VAE",
+    "ConditionalVAE": "VAE",
+    "DenoisingAutoencoder": "Autoencoder",
+    "M1 + M2": "SemiSupervisedVAE",
+}
+
 
 @functools.cache
 def _points(seed: int) -> np.ndarray:

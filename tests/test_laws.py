@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from cases import CASES, N_ROWS, TABLES, among_chances, by_quadrature, fitted, mixed, nats, points
+from cases import CASES, N_ROWS, TABLES, THOROUGH, among_chances, by_quadrature, fitted, mixed, nats, points
 from scipy.special import logsumexp
 from sklearn.base import clone, is_classifier
 
@@ -182,6 +182,8 @@ def test_a_gap_is_the_sum_over_its_levels_and_the_unseen(case, on_mixed):
 
 @pytest.mark.parametrize("table", ["points", "mixed"])
 def test_intervals_hold_the_truth_as_often_as_they_say(name, table):
+    if table == "points" and not THOROUGH:
+        pytest.skip("the mixed table has all that this one has")
     model = fitted(name, table)
     rows = model.schema_.encode(TABLES[table]()[:48])
     truth, readings = among_chances(name, table, rows, 1 if model.density_kind_ == "exact" else 16)

@@ -15,7 +15,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from cases import CASES, N_ROWS, THOROUGH, fitted, mixed, nats, points
+from cases import CASES, N_ROWS, fitted, mixed, nats, points
 from scipy.stats import norm
 
 from diabolo import GSN, density
@@ -25,32 +25,15 @@ from diabolo.model import State
 from diabolo.priors import Mixture
 from diabolo.proposals import LocalStrata
 
-#: A member whose table, network and readings are another's, and whose training alone differs.
-TWINS = {
-    "IWAE": "VAE",
-    "ConditionalVAE": "VAE",
-    "DenoisingAutoencoder": "Autoencoder",
-    "M1 + M2": "SemiSupervisedVAE",
-}
-
-
-@pytest.fixture
-def own_case(name, case):
-    """Every case, but twins by `make test-all` only: each fit of an odd table compiles anew."""
-    if name in TWINS and not THOROUGH:
-        pytest.skip(f"{TWINS[name]} takes odd tables for both")
-    return case
-
-
 # ---- odd tables ------------------------------------------------------------------------------------------------
 
 
-def test_n_smaller_than_the_batch(own_case):
+def test_n_smaller_than_the_batch(case):
     X = points()[:12]
-    few = own_case(max_steps=1000, learning_rate=0.01).fit(X)
+    few = case(max_steps=1000, learning_rate=0.01).fit(X)
     if "max_steps" in few.get_params():
         assert few.n_steps_ == 1000 and few.validation_scores_ == []  # below 20 rows none is held out
-    assert own_case.no_bottleneck or np.mean((few.reconstruct(X) - X) ** 2) < 0.3 * np.mean(
+    assert case.no_bottleneck or np.mean((few.reconstruct(X) - X) ** 2) < 0.3 * np.mean(
         (X - X.mean(axis=0)) ** 2
     )
     assert nats(few, X) > nats(few, X + 10.0 * X.std(axis=0)) + 10.0
@@ -58,9 +41,9 @@ def test_n_smaller_than_the_batch(own_case):
 
 @pytest.mark.filterwarnings("ignore:columns .* hold one value")
 @pytest.mark.parametrize("X", [points()[:1], np.full((30, 4), 7.0)], ids=["n = 1", "only constants"])
-def test_n_is_one_and_nothing_varies(own_case, X):
+def test_n_is_one_and_nothing_varies(case, X):
     """One row teaches one value per column: it comes back, any other is impossible, and its log-density is 0."""
-    one = own_case(max_steps=100).fit(X)
+    one = case(max_steps=100).fit(X)
     assert np.array_equal(one.reconstruct(X), X)
     assert np.array_equal(one.sample(3), np.repeat(X[:1], 3, axis=0))
     assert one.transform(X).shape == (len(X), one.model_.n_components)
@@ -70,9 +53,9 @@ def test_n_is_one_and_nothing_varies(own_case, X):
         assert np.all(one.score_samples(X + 1.0) == -np.inf)
 
 
-def test_one_feature(own_case):
+def test_one_feature(case):
     X = points()[:, :1]
-    alone = own_case().fit(X)
+    alone = case().fit(X)
     side = np.linspace(X.min() - 5.0, X.max() + 5.0, 301)
     density = np.exp(alone.score_samples(side[:, None]))
     assert abs(np.sum(density) * (side[1] - side[0]) - 1.0) < 0.02
@@ -80,10 +63,10 @@ def test_one_feature(own_case):
     assert abs(alone.sample(4000, random_state=0).std() / X.std() - 1.0) < 0.1
 
 
-def test_a_constant_column(own_case, on_points):
+def test_a_constant_column(case, on_points):
     X = np.insert(points(), 2, 5.0, axis=1)
     with pytest.warns(UserWarning, match=r"columns x2 hold one value or none: kept in outputs, not modelled"):
-        constant = own_case().fit(X)
+        constant = case().fit(X)
     assert np.array_equal(constant.score_samples(X), on_points.score_samples(points()))
     assert np.array_equal(constant.transform(X), on_points.transform(points()))
     assert np.all(constant.sample(9)[:, 2] == 5.0) and np.all(constant.reconstruct(X)[:, 2] == 5.0)
@@ -92,40 +75,40 @@ def test_a_constant_column(own_case, on_points):
         assert np.flatnonzero(np.isneginf(constant.score_samples(X))).tolist() == [3]
 
 
-def test_data_far_from_zero_and_one_and_negative_data(own_case, on_points):
+def test_data_far_from_zero_and_one_and_negative_data(case, on_points):
     X = -1e4 * points() - 1e8
-    far = own_case().fit(X)
+    far = case().fit(X)
     # another sign is another training: its mean moves by some hundredths
     assert abs(nats(far, X) - (nats(on_points, points()) - 4.0 * np.log(1e4))) < 0.2
     draws = far.sample(4000, random_state=0)
     assert np.all(np.abs(draws.mean(axis=0) - X.mean(axis=0)) < 0.2 * X.std(axis=0))
     assert np.all(np.abs(draws.std(axis=0) / X.std(axis=0) - 1.0) < 0.15)
-    assert own_case.no_bottleneck or np.mean((far.reconstruct(X) - X) ** 2) < 0.15 * np.mean(
+    assert case.no_bottleneck or np.mean((far.reconstruct(X) - X) ** 2) < 0.15 * np.mean(
         (X - X.mean(axis=0)) ** 2
     )
 
 
-def test_integers_floats_fortran_order_and_read_only_arrays(own_case, on_points):
+def test_integers_floats_fortran_order_and_read_only_arrays(case, on_points):
     """Training on them; `test_laws.py` reads them."""
     X = np.asfortranarray(points())
     X.flags.writeable = False
     kept = X.copy()
-    assert np.array_equal(own_case().fit(X).transform(X), on_points.transform(points()))
+    assert np.array_equal(case().fit(X).transform(X), on_points.transform(points()))
     assert np.array_equal(X, kept)
     whole = np.rint(10.0 * points())
     as_kinds = {"kinds": "real"}
-    integers, floats = (own_case(**as_kinds).fit(whole.astype(dtype)) for dtype in (np.int32, np.float64))
+    integers, floats = (case(**as_kinds).fit(whole.astype(dtype)) for dtype in (np.int32, np.float64))
     assert np.array_equal(integers.score_samples(whole), floats.score_samples(whole))
 
 
-def test_duplicated_rows_and_rounded_values_keep_densities_in_bounds(own_case):
+def test_duplicated_rows_and_rounded_values_keep_densities_in_bounds(case):
     """A cell on a grid of step δ is a mass, at most 1, over δ; one without a grid a normal no narrower than 10⁻³."""
     rounded = np.round(points(), 1)
     duplicated = np.repeat(rounded[::80], 80, axis=0)
     for X in (rounded, duplicated):
-        scores = own_case(kinds=Real(resolution=0.1)).fit(X).score_samples(X)
+        scores = case(kinds=Real(resolution=0.1)).fit(X).score_samples(X)
         assert np.all(np.isfinite(scores)) and np.all(scores <= -4.0 * np.log(0.1) + 1e-3)
-    endless = own_case(kinds=Real(resolution=0)).fit(duplicated).score_samples(duplicated)
+    endless = case(kinds=Real(resolution=0)).fit(duplicated).score_samples(duplicated)
     highest = -np.sum(np.log(1e-3 * duplicated.std(axis=0) * np.sqrt(2.0 * np.pi)))
     assert np.all(np.isfinite(endless)) and np.all(endless < highest)
 
@@ -355,9 +338,9 @@ def _global_state():
     }
 
 
-def test_no_global_random_state_and_no_setting_is_written(own_case):
+def test_no_global_random_state_and_no_setting_is_written(case):
     before = _global_state()
-    model = own_case().fit(points())
+    model = case().fit(points())
     if hasattr(model, "partial_fit"):
         model.partial_fit(points())
     model.score_samples(points())
@@ -368,12 +351,12 @@ def test_no_global_random_state_and_no_setting_is_written(own_case):
     assert [name for name in before if before[name] != after[name]] == []
 
 
-def test_no_global_random_state_is_read(own_case):
+def test_no_global_random_state_is_read(case):
     """Both fits see the same one, for the first has not written it; their seeds come from the system."""
-    if own_case.untrained:
+    if case.untrained:
         pytest.skip("nothing in it is random but which rows its widths are judged by")
-    one = own_case(random_state=None, max_steps=100).fit(points())
-    other = own_case(random_state=None, max_steps=100).fit(points())
+    one = case(random_state=None, max_steps=100).fit(points())
+    other = case(random_state=None, max_steps=100).fit(points())
     assert not np.any(one.transform(points()) == other.transform(points()))
 
 
