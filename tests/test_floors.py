@@ -18,6 +18,7 @@ FLOORS = {
     "checks": 0,
     "keys": 0,
     "devices": 0,
+    "matrices": 0,
     "nets": 1,
     "flows": 1,
     "likelihoods": 1,

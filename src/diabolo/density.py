@@ -82,10 +82,8 @@ def reading_of(model: Model, rows: Rows, n_draws: int, seed: int) -> Reading:
     Source: Burda, Grosse & Salakhutdinov 2016, eq. 8, arXiv:1509.00519; the standard error of the log by the delta
     method within the proposal's strata.
     """
-    key, model = key_of(seed), on_device(model)
-    size = rows_together(n_draws)
-    if isinstance(model, DirectModel):
-        model, size = model.prepared(), rows_together(model.n_weights(n_draws))
+    key, model = key_of(seed), on_device(model).prepared()
+    size = rows_together(model.n_weights(n_draws))
     found = ((*log_weights(model, batch, n_draws, key), n_true) for batch, n_true in chunks(rows, size))
     # cut on the host: a slice on the device would compile one program per number of rows
     summaries = [
@@ -95,8 +93,7 @@ def reading_of(model: Model, rows: Rows, n_draws: int, seed: int) -> Reading:
     kind = model.kinds(rows.observed)
     exact = kind == "exact"
     error[exact], effective[exact], tail[exact] = 0.0, np.nan, -np.inf
-    if isinstance(model, DirectModel):
-        error = np.hypot(error, model.common_error())
+    error = np.hypot(error, model.common_error())
     nothing = ~rows.observed.any(axis=1)  # log p of no cell at all is 0, and no draw is needed to know it
     values[nothing], error[nothing], effective[nothing], tail[nothing] = 0.0, 0.0, np.nan, -np.inf
     kind[nothing] = "exact"

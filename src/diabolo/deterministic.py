@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from diabolo import devices
+from diabolo import devices, matrices
 from diabolo.batches import Batch, Batches
 from diabolo.joint import JointLikelihood
 from diabolo.keys import host_generator, seed_of
@@ -131,7 +131,7 @@ class DeterministicModel(CodeModel):
         def curvature(codes: Array) -> tuple[Array, Array]:
             """Eigenvalues and vectors of -d² log p(x, z) / dz², made positive."""
             hessians = jax.vmap(jax.hessian(log_joint, argnums=1))(batch, codes)
-            values, vectors = _eigh(-hessians)
+            values, vectors = matrices.eigh(-hessians)
             return jnp.maximum(jnp.abs(values), floor), vectors
 
         def best_of(tried: Array) -> Array:
@@ -150,17 +150,6 @@ class DeterministicModel(CodeModel):
         mode = jax.lax.fori_loop(0, _N_CLIMBS, climb, begin)
         values, vectors = curvature(mode)
         return mode, vectors, 1.0 / jnp.sqrt(values)
-
-
-def _eigh(matrices: Array) -> tuple[Array, Array]:
-    """Eigenvalues and vectors of (n, k, k), one matrix at a time.
-
-    jaxlib 0.10's LAPACK calls split a batch over XLA's own CPU threads and wait for them from inside one: two such
-    calls at once wait for each other for ever. A batch of one is not split.
-    """
-    if matrices.shape[-1] == 1:
-        return matrices[:, 0], jnp.ones_like(matrices)
-    return jax.lax.map(jnp.linalg.eigh, matrices)
 
 
 @devices.compiled

@@ -110,6 +110,11 @@ class JointLikelihood(eqx.Module):
         return np.repeat(np.arange(self.n_columns), [widths[c] for c in range(self.n_columns)])
 
     @property
+    def first_value(self) -> np.ndarray:
+        """(n_columns,) the place of each column's first encoded value."""
+        return np.unique(self.column_of_value, return_index=True)[1]
+
+    @property
     def column_of_param(self) -> np.ndarray:
         """(n_params,) : the modelled column that each parameter belongs to."""
         free = [np.repeat(c, group.n_params - group.n_shared) for group, c in self._stacks()]

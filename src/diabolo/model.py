@@ -206,6 +206,18 @@ class Model(eqx.Module):
         """What is done in place of `finish` after further training of a model from a file, which remembers no row."""
         return self
 
+    def prepared(self) -> Self:
+        """The same model with what all rows share worked out: asked for once, before a reading's many chunks."""
+        return self
+
+    def n_weights(self, n_draws: int) -> int:
+        """How many weights a row has, and so how many rows are read at once."""
+        return n_draws
+
+    def common_error(self) -> float:
+        """Standard error, in nats, of what all rows share, as an estimated log Z."""
+        return 0.0
+
     def kinds(self, observed: np.ndarray) -> np.ndarray:
         """What is claimed of the density of rows with these cells (n_rows, n_columns): (n_rows,) text."""
         return np.full(len(observed), self.density_kind, "<U8")
@@ -250,18 +262,6 @@ class DirectModel(Model):
     @abc.abstractmethod
     def draw_given(self, batch: Batch, n_draws: int, keys: Array) -> Array:
         """(n_rows, n_draws, width): whole encoded rows, drawn given the observed cells, one key per row."""
-
-    def n_weights(self, n_draws: int) -> int:
-        """How many weights a row has, and so how many rows are read at once."""
-        return n_draws
-
-    def prepared(self) -> Self:
-        """The same model with what all rows share worked out: asked for once, before a reading's many chunks."""
-        return self
-
-    def common_error(self) -> float:
-        """Standard error, in nats, of what all rows share, as an estimated log Z."""
-        return 0.0
 
 
 class CodeModel(Model):

@@ -107,7 +107,11 @@ class Machine(eqx.Module):
         return _times(hidden - _HALF, said.T)
 
     def draw_hidden(self, cells: Array, key: Array) -> Array:
-        return bernoulli(key, jax.nn.sigmoid(self.inputs(cells)))
+        return self.draw_by(self.inputs(cells), key)
+
+    def draw_by(self, inputs: Array, key: Array) -> Array:
+        """Hidden units by their logits."""
+        return bernoulli(key, jax.nn.sigmoid(inputs))
 
     def draw_cells(self, hidden: Array, key: Array, *, rounded: bool = False) -> Array:
         return self.units.draw(self.params(hidden), self.spread, key, rounded=rounded)

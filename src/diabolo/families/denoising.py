@@ -110,7 +110,7 @@ class DenoisingModel(DeterministicModel):
     def _order(self, values: Array) -> Array:
         """What orders the cells of a column, its value or the place of its level: (n_rows, n_columns)."""
         owner = self.likelihood.column_of_value
-        first = np.unique(owner, return_index=True)[1]
+        first = self.likelihood.first_value
         laws = zip(self.likelihood.groups, self.likelihood.columns, strict=True)
         levels = [
             column for law, of_law in laws if isinstance(law, (Categorical, Ordinal)) for column in of_law
@@ -120,7 +120,7 @@ class DenoisingModel(DeterministicModel):
 
     def _atoms(self) -> Iterator[tuple[np.ndarray, np.ndarray, Array]]:
         """Of like columns with atoms: their first cells (n,), their flags (n, n_atoms), and the atoms' places."""
-        first = np.unique(self.likelihood.column_of_value, return_index=True)[1]
+        first = self.likelihood.first_value
         for law, columns in zip(self.likelihood.groups, self.likelihood.columns, strict=True):
             if isinstance(law, Normal) and law.atoms.shape[-1]:
                 start = first[list(columns)]

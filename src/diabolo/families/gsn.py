@@ -120,7 +120,7 @@ class GSNModel(DirectModel):
         """Static facts: each cell's column and whether it is a quantity, (width,); which columns jump, and which of
         those because they have atoms, (n_columns,)."""
         owner = self.likelihood.column_of_value
-        is_first = np.append(True, owner[1:] != owner[:-1])[: len(owner)]
+        is_first = np.isin(np.arange(len(owner)), self.likelihood.first_value)
         is_level, has_atoms = np.zeros((2, self.likelihood.n_columns), bool)
         for law, columns in zip(self.likelihood.groups, self.likelihood.columns, strict=True):
             is_level[list(columns)] = isinstance(law, _LEVELS)

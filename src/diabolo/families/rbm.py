@@ -122,8 +122,8 @@ class RBMModel(DirectModel):
         inputs = self.machine.inputs(both)
         log_each = self.machine.log_unnormalised(both, jnp.ones_like(seen[:1]), inputs)
         if self.persistent:
-            logits = jax.lax.stop_gradient(inputs[n_rows:])
-            state = state._replace(running=boltzmann.bernoulli(key_hidden, jax.nn.sigmoid(logits)))
+            on_draws = jax.lax.stop_gradient(inputs[n_rows:])
+            state = state._replace(running=still.draw_by(on_draws, key_hidden))
         of_rows, of_draws = weighted_mean(log_each[:n_rows], batch.weight), jnp.mean(log_each[n_rows:])
         return Loss(of_draws - of_rows, {}, state)
 
@@ -250,7 +250,7 @@ class RBMModel(DirectModel):
         # every other one less sure: together they reach what no chain has visited
         logits = jnp.where(jnp.arange(_N_PROPOSED) % 2 == 0, 1.0, 0.7)[:, None] * machine.inputs(filled)
         own = logits[jnp.arange(n_draws) % _N_PROPOSED]
-        hidden = boltzmann.bernoulli(key_draw, jax.nn.sigmoid(own))
+        hidden = machine.draw_by(own, key_draw)
         sure = jnp.sum(jax.nn.softplus(logits), axis=-1)
         each = jnp.matmul(hidden, logits.T, precision="highest") - sure  # (n_draws, _N_PROPOSED)
         share = jnp.bincount(jnp.arange(n_draws) % _N_PROPOSED, length=_N_PROPOSED) / n_draws

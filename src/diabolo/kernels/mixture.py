@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from diabolo import matrices
 from diabolo.batches import Batch
 from diabolo.joint import JointLikelihood
 from diabolo.kernels.columns import Division
@@ -168,10 +169,7 @@ class Kernels(eqx.Module):
         if factor.shape[1]:
             weighed, root = _system(seen / variance, factor)
             right = jnp.einsum("nkb,nb->nk", weighed, lack, precision="highest")
-            halfway = _forward(root, right[:, :, None])
-            # backward substitution is forward substitution from the other end
-            turned = root.swapaxes(1, 2)[:, ::-1, ::-1]
-            along += _forward(turned, halfway[:, ::-1])[:, ::-1, 0]
+            along += matrices.backward(root, matrices.forward(root, right[:, :, None]))[:, :, 0]
         block = self.centre[chosen] + after + jnp.einsum("nk,nkb->nb", along, factor)
         own = self.own.draw(self.params[chosen], own_key) if self.division.own_columns else x[:, :0]
         return self.division.joined(block, self._draw_levels(self.tables[chosen], level_key), own)
@@ -240,7 +238,7 @@ def _sharpened(centre: Array, variance: Array, factor: Array) -> tuple[Array, Ar
     """
     weighed, root = _system(1.0 / variance, factor)
     eye = jnp.broadcast_to(jnp.eye(factor.shape[1]), root.shape)
-    inverse = _forward(root, eye)  # a system of n_block sides is slower
+    inverse = matrices.forward(root, eye)  # a system of n_block sides is slower
     sharp = jnp.matmul(inverse, weighed, precision="highest")
     return sharp, jnp.einsum("nkb,nb->nk", sharp, centre, precision="highest"), _log_determinant(root)
 
@@ -257,7 +255,7 @@ def _directions(apart: Array, precision: Array, factor: Array) -> Array:
         return jnp.zeros(apart.shape[:2])
     weighed, root = _system(precision, factor)
     along = jnp.einsum("nkb,nmb->nkm", weighed, apart, precision="highest")
-    heights = _forward(root, along)
+    heights = matrices.forward(root, along)
     return 0.5 * jnp.sum(heights**2, axis=1) - _log_determinant(root)[:, None]
 
 
@@ -268,34 +266,7 @@ def _system(precision: Array, factor: Array) -> tuple[Array, Array]:
     """
     weighed = factor * precision[:, None, :]
     matrix = jnp.einsum("nkb,nlb->nkl", weighed, factor, precision="highest")
-    return weighed, _root(matrix + jnp.eye(factor.shape[1]))
-
-
-def _root(matrix: Array) -> Array:
-    """Cholesky's lower factor of positive (n, k, k), column by column.
-
-    Without LAPACK: of jaxlib 0.10's calls on a CPU, two at once may wait for each other for ever.
-    """
-    places = jnp.arange(matrix.shape[1])
-
-    def step(j: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        rest, root = carry
-        column = jnp.where(places >= j, rest[:, :, j] / jnp.sqrt(rest[:, j, j])[:, None], 0.0)
-        return rest - column[:, :, None] * column[:, None, :], root.at[:, :, j].set(column)
-
-    return jax.lax.fori_loop(0, matrix.shape[1], step, (matrix, jnp.zeros_like(matrix)))[1]
-
-
-def _forward(root: Array, right: Array) -> Array:
-    """root⁻¹ right, (n, k, m), of lower triangles (n, k, k), line by line."""
-    places = jnp.arange(root.shape[1])
-
-    def step(j: Array, rest: Array) -> Array:
-        line = rest[:, j] / root[:, j, j][:, None]
-        below = jnp.where(places > j, root[:, :, j], 0.0)
-        return (rest - below[:, :, None] * line[:, None, :]).at[:, j].set(line)
-
-    return jax.lax.fori_loop(0, root.shape[1], step, right)
+    return weighed, matrices.cholesky(matrix + jnp.eye(factor.shape[1]))
 
 
 def _log_determinant(root: Array) -> Array:

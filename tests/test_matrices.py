@@ -1,0 +1,40 @@
+"""Small matrices against LAPACK's answers on the host."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diabolo import matrices
+
+
+def positive(k):
+    parts = np.random.default_rng(k).normal(size=(20, k, 2 * k))
+    return (parts @ parts.swapaxes(1, 2) / k + np.eye(k)).astype(np.float32)
+
+
+@pytest.mark.parametrize("k", [1, 2, 9])
+def test_factors_and_substitutions_are_lapacks(k):
+    some, right = positive(k), np.random.default_rng(0).normal(size=(20, k, 3))
+    lower = np.linalg.cholesky(some.astype(float))
+    np.testing.assert_allclose(matrices.cholesky(jnp.asarray(some)), lower, atol=1e-5)
+    for solve, turned in ((matrices.forward, lower), (matrices.backward, lower.swapaxes(1, 2))):
+        np.testing.assert_allclose(
+            solve(jnp.asarray(lower), jnp.asarray(right)), np.linalg.solve(turned, right), atol=1e-5
+        )
+    values, vectors = matrices.eigh(jnp.asarray(some))
+    np.testing.assert_allclose(vectors * values[:, None] @ vectors.swapaxes(1, 2), some, atol=1e-4)
+
+
+def test_slopes_go_through_them():
+    some, right = jnp.asarray(positive(4)), jnp.ones((20, 4, 1))
+
+    def square(some):  # rightᵀ some⁻¹ right, and log det some
+        lower = matrices.cholesky(some)
+        heights = matrices.forward(lower, right)
+        return jnp.sum(heights**2) + 2.0 * jnp.sum(jnp.log(jnp.diagonal(lower, axis1=1, axis2=2)))
+
+    slope = jax.grad(square)(some)
+    inverse = np.linalg.inv(np.float64(some))
+    expected = inverse - inverse @ np.ones((20, 4, 4)) @ inverse
+    np.testing.assert_allclose(0.5 * (slope + slope.swapaxes(1, 2)), expected, atol=1e-4)
