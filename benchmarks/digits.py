@@ -169,14 +169,15 @@ def tables() -> None:
     head = "| | digits, % wrong | to the row above | seconds | MNIST, % wrong | to the row above | seconds |"
     lines, above = [head, "|---|---:|---:|---:|---:|---:|---:|"], None
     for row, name in NAMES.items():
+        above = above if row in MEMBERS else None
         cells = [cell for data in ("digits", "mnist") for cell in cells_of(data, row, above)]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-        above = row if row in MEMBERS else None
+        above = row
     lines += ["", "| held-out training images wrong, % (times chosen) | digits | MNIST |", "|---|---:|---:|"]
     for row in NAMES:
         for setting in settings(row):
             cells = [looked(data, row, setting) for data in ("digits", "mnist")]
-            said = ", ".join(f"{name} {value}" for name, value in setting.items())
+            said = ", ".join(f"{name} {value}" for name, value in setting.items()) or "no choice"
             lines.append(f"| {row}: {said} | {' | '.join(cells)} |")
     before, rest = PAGE.read_text().split(BEGIN)
     PAGE.write_text(before + BEGIN + "\n" + "\n".join(lines) + "\n" + END + rest.split(END)[1])

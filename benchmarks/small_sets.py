@@ -43,6 +43,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "few orders": {**WHOLE, "max_steps": 8000, "n_orders": 4, "dropout": 0.1},
     "half dropped": {**WHOLE, "max_steps": 5000, "dropout": 0.5, "n_orders": 16},
     "networks": {**WHOLE, "max_steps": 5000, "n_networks": 8, "n_orders": 4},
+    "networks, little dropped": {
+        **WHOLE,
+        "max_steps": 8000,
+        "n_networks": 8,
+        "n_orders": 4,
+        "dropout": 0.1,
+    },
     "networks, fast": {**WHOLE, "max_steps": 5000, "n_networks": 8, "n_orders": 4, "learning_rate": 0.01},
     "networks, half dropped": {**WHOLE, "max_steps": 6000, "n_networks": 8, "n_orders": 16, "dropout": 0.5},
     "networks, two layers": {
