@@ -344,6 +344,14 @@ def test_programs_are_forgotten_before_the_process_runs_out_of_maps(tmp_path):
     assert compiled(1.0) == 2.0
 
 
+def test_what_the_user_says_of_the_compiler_wins(monkeypatch):
+    option = "xla_backend_optimization_level"
+    monkeypatch.setenv("XLA_FLAGS", f"--{option}=0 --xla_cpu_use_fusion_emitters=false")
+    assert option not in devices.compiler_options("cpu", **{option: 1})
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+    assert devices.compiler_options("cpu", **{option: 1})[option] == 1
+
+
 # ---- the estimator's verbs -------------------------------------------------------------------------------------
 
 

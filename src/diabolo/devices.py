@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,9 +25,11 @@ _RIGHT_ON_CPU = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 
 def compiler_options(backend: str, **more: Any) -> dict[str, Any] | None:
-    """What every program of ours is compiled with; `more` are a CPU's, too."""
+    """What every program of ours is compiled with; `more` are a CPU's, too, unless XLA_FLAGS says them itself."""
     if backend != "cpu":
         return None
+    said = os.environ.get("XLA_FLAGS", "")
+    more = {name: value for name, value in more.items() if f"--{name}=" not in said}
     return {**_RIGHT_ON_CPU, **more} if _knows_what_is_right() else more
 
 
