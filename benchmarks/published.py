@@ -39,7 +39,7 @@ HERE = Path(__file__).parent
 NUMBERS, UNDER_WAY, PAGE = HERE / "published", HERE / "results", HERE.parent / "docs" / "results.md"
 DATA = Path(os.environ.get("DIABOLO_DATA", "data")) / "images" / "binarized_mnist.npz"
 N_DRAWS, N_FEW = 5000, 250
-N_TEMPERATURES, N_CHAINS = 20_000, 1000  # of the annealed log Z behind a machine's test nats
+N_TEMPERATURES, N_CHAINS = 20_000, 250  # of the annealed log Z behind a machine's test nats
 SAVE_EVERY = 120.0  # seconds of training
 TOGETHER = 100  # test rows between two saves
 
@@ -75,6 +75,7 @@ class Row(NamedTuple):
     (passes, draws per row in the training bound), in their order, for members that average over draws: a pass costs
     what its draws do, and most of what a net learns it learns from few. On the cosine a pass of k draws is as long as
     √k of one: its gradient has so much less noise, and the last passes would else have no rate left to learn at.
+    `n_warm` passes let the divergence's weight grow to one.
     """
 
     what: str
@@ -87,6 +88,7 @@ class Row(NamedTuple):
     batch_size: int
     network: Callable[..., Any] | None = None
     draws: tuple[tuple[int, int], ...] = ()
+    n_warm: int = 0
 
     def params(self, n_done: int) -> dict[str, Any]:
         """What the estimator is set to for the next pass: the cosine's value in its middle, and the draws."""
@@ -96,7 +98,8 @@ class Row(NamedTuple):
         length = np.sqrt(draws)
         share = (length[:n_done].sum() + 0.5 * length[n_done]) / length.sum()
         rate = {"learning_rate": self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * share))}
-        return {**rate, "n_draws": draws[n_done]} if self.draws else rate
+        warm = {"beta": min((n_done + 1) / self.n_warm, 1.0)} if self.n_warm else {}
+        return {**rate, **warm, "n_draws": draws[n_done]} if self.draws else {**rate, **warm}
 
 
 def _burda(member: Callable[..., Any], **options: Any) -> Callable[..., Any]:
@@ -111,6 +114,10 @@ def _two_levels(**more: Any) -> Any:
     return HierarchicalVAE((100, 50), n_draws=50, kinds=KINDS, **nets, **more)
 
 
+def _twelve_levels(**more: Any) -> Any:
+    return HierarchicalVAE((16,) * 12, network=Gated, level_layer_sizes=(128,), kinds=KINDS, **more)
+
+
 def _vamp(**more: Any) -> Any:
     return VAE(40, network=Gated, prior="vamp", n_prior=500, kinds=KINDS, **more)
 
@@ -119,10 +126,9 @@ def _hour(**more: Any) -> Any:
     return IWAE(40, network=Gated, prior="vamp", n_prior=500, n_draws=20, kinds=KINDS, **more)
 
 
-def _masked(*sizes: int) -> Callable[..., Any]:
+def _masked(*sizes: int, **options: Any) -> Callable[..., Any]:
     def make(**more: Any) -> Any:
-        options = {"n_networks": 8, "n_orders": 1, "agnostic": 0.0}
-        return MADE(sizes, kinds=KINDS, **options, **more)
+        return MADE(sizes, kinds=KINDS, n_orders=1, agnostic=0.0, **options, **more)
 
     return make
 
@@ -161,6 +167,19 @@ ROWS = {
         128,
         draws=LAST_OF_50,
     ),
+    "ladder12": Row(
+        "HierarchicalVAE, 12 levels of 16 codes, 2 x 300 gated",
+        "github.com/addtt/ladder-vae-pytorch, README: convolutions, a million weights a level",
+        78.30,
+        None,
+        _twelve_levels,
+        60,
+        1.5e-3,
+        128,
+        Gated,
+        ((50, 1), (10, 5)),
+        10,
+    ),
     "vamp": Row(
         "VAE, VampPrior of 500, 2 x 300 gated, 40 codes", TOMCZAK, 85.57, 87.0, _vamp, 50, 1.5e-3, 128, Gated
     ),
@@ -177,19 +196,26 @@ ROWS = {
         ((50, 1), (10, 5), (5, 20)),
     ),
     "made": Row(
-        "MADE, 8 networks of 500, each of one order", GERMAIN, 88.04, 88.04, _masked(500), 40, 3e-3, 256
+        "MADE, 4 networks of 4,000, each of one order",
+        GERMAIN,
+        88.04,
+        88.04,
+        _masked(4000, n_networks=4),
+        18,
+        1.5e-3,
+        256,
     ),
     "made2": Row(
-        "MADE, 8 networks of 500-500, each of one order",
+        "MADE, 4 networks of 1,500-1,500, each of one order",
         GERMAIN,
         86.64,
         86.64,
-        _masked(500, 500),
-        40,
-        2e-3,
+        _masked(1500, 1500, n_networks=4, dropout=0.3),
+        15,
+        1.5e-3,
         256,
     ),
-    "rbm": Row("RBM, 500 units, five steps of 128 chains", SALAKHUTDINOV, 86.3, 86.3, _rbm, 100, 2e-3, 128),
+    "rbm": Row("RBM, 500 units, five steps of 128 chains", SALAKHUTDINOV, 86.3, 86.3, _rbm, 200, 7e-4, 128),
 }
 
 

@@ -50,6 +50,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "n_orders": 4,
         "dropout": 0.1,
     },
+    "networks of one order": {
+        **WHOLE,
+        "max_steps": 8000,
+        "n_networks": 16,
+        "n_orders": 1,
+        "dropout": 0.1,
+    },
     "networks, fast": {**WHOLE, "max_steps": 5000, "n_networks": 8, "n_orders": 4, "learning_rate": 0.01},
     "networks, half dropped": {**WHOLE, "max_steps": 6000, "n_networks": 8, "n_orders": 16, "dropout": 0.5},
     "networks, two layers": {
