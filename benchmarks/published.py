@@ -91,15 +91,18 @@ class Row(NamedTuple):
     n_warm: int = 0
 
     def params(self, n_done: int) -> dict[str, Any]:
-        """What the estimator is set to for the next pass: the cosine's value in its middle, and the draws."""
+        """What the estimator is set to for the next pass: the cosine's value in its middle, beta, draws."""
         draws = [
             n_draws for n_passes, n_draws in self.draws or ((self.n_passes, 1),) for _ in range(n_passes)
         ]
         length = np.sqrt(draws)
         share = (length[:n_done].sum() + 0.5 * length[n_done]) / length.sum()
-        rate = {"learning_rate": self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * share))}
-        warm = {"beta": min((n_done + 1) / self.n_warm, 1.0)} if self.n_warm else {}
-        return {**rate, **warm, "n_draws": draws[n_done]} if self.draws else {**rate, **warm}
+        params = {"learning_rate": self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * share))}
+        if self.n_warm:
+            params["beta"] = min((n_done + 1) / self.n_warm, 1.0)
+        if self.draws:
+            params["n_draws"] = draws[n_done]
+        return params
 
 
 def _burda(member: Callable[..., Any], **options: Any) -> Callable[..., Any]:
@@ -177,8 +180,8 @@ ROWS = {
         1.5e-3,
         128,
         Gated,
-        ((50, 1), (10, 5)),
-        10,
+        draws=((50, 1), (10, 5)),
+        n_warm=10,
     ),
     "vamp": Row(
         "VAE, VampPrior of 500, 2 x 300 gated, 40 codes", TOMCZAK, 85.57, 87.0, _vamp, 50, 1.5e-3, 128, Gated
