@@ -15,7 +15,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from cases import CASES, N_ROWS, fitted, mixed, nats, points
+from cases import CASES, N_ROWS, THOROUGH, fitted, mixed, nats, points
 from scipy.stats import norm
 
 from diabolo import GSN, density
@@ -88,13 +88,18 @@ def test_data_far_from_zero_and_one_and_negative_data(case, on_points):
     )
 
 
-def test_integers_floats_fortran_order_and_read_only_arrays(case, on_points):
+def test_fortran_order_and_read_only_arrays(case, on_points):
     """Training on them; `test_laws.py` reads them."""
     X = np.asfortranarray(points())
     X.flags.writeable = False
     kept = X.copy()
     assert np.array_equal(case().fit(X).transform(X), on_points.transform(points()))
     assert np.array_equal(X, kept)
+
+
+def test_integers_are_the_floats_of_their_value(name, case):
+    if name != "VAE" and not THOROUGH:
+        pytest.skip("tables become numbers at one door, and VAE opens it")
     whole = np.rint(10.0 * points())
     as_kinds = {"kinds": "real"}
     integers, floats = (case(**as_kinds).fit(whole.astype(dtype)) for dtype in (np.int32, np.float64))
