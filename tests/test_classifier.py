@@ -10,7 +10,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KernelDensity
 
-from diabolo import BayesClassifier, InputError, ParzenWindow, Pixels, Real
+from diabolo import BayesClassifier, InputError, ParzenWindow, Pixels, Real, SemiSupervisedVAE
 
 IRIS = load_iris(return_X_y=True)
 
@@ -98,6 +98,8 @@ def test_what_cannot_be_is_said():
     X, y = IRIS
     with pytest.raises(InputError, match="score_samples"):
         BayesClassifier(GaussianNB()).fit(X, y)
+    with pytest.raises(InputError, match="a classifier itself; expected a density"):
+        BayesClassifier(SemiSupervisedVAE()).fit(X, y)
     with pytest.raises(InputError, match="two or more classes"):
         BayesClassifier(ParzenWindow()).fit(X, np.zeros(150))
     with pytest.raises(InputError, match="sum to 1"):

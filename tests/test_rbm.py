@@ -92,6 +92,22 @@ def test_the_density_of_all_rows_sums_to_one(n_hidden):
     assert machine(n_hidden).density_kind_ == "exact" and machine(n_hidden).log_z_error_ == 0.0
 
 
+@pytest.mark.parametrize("n_hidden", [5, 21])
+def test_free_energy_is_what_rows_have_before_they_are_shared_out(n_hidden):
+    """Against the sum over five units' states of the energy as the page writes it; beyond, against log p."""
+    rbm = machine(n_hidden)
+    free = rbm.free_energy(EVERY)
+    np.testing.assert_allclose(-free - rbm.log_z_, rbm.score_samples(EVERY), atol=1e-9)
+    if n_hidden == 5:
+        b, c, W, m = (
+            np.asarray(getattr(rbm.model_.machine, name), np.float64)
+            for name in ("bias", "hidden_bias", "weights", "middle")
+        )
+        hidden = np.array(list(itertools.product([0.0, 1.0], repeat=n_hidden)))
+        energies = (EVERY @ b)[:, None] + hidden @ c + (EVERY - m) @ W @ (hidden - 0.5).T
+        np.testing.assert_allclose(free, -logsumexp(energies, axis=1), atol=1e-4)
+
+
 def test_training_finds_the_structure():
     """The best product of marginals against a machine that knows of causes and of the copy."""
     rows = binary()

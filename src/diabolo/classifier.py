@@ -7,7 +7,7 @@ from typing import Any, Self
 import narwhals as nw
 import numpy as np
 from scipy.special import logsumexp
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, clone, is_classifier
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
@@ -31,8 +31,8 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    estimator : a member with a density, or anything with `fit` and `score_samples`; one clone is fitted to each class.
-        None is `VAE()`
+    estimator : a member with a density that is fitted without y, or anything with `fit` and `score_samples`; one clone
+        is fitted to each class. None is `VAE()`
     priors : (n_classes,) the classes' probabilities, in their sorted order; None takes their shares of the rows
 
     Attributes
@@ -76,6 +76,10 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):
         if not hasattr(estimator, "score_samples"):
             want = "a density: something with score_samples, such as ParzenWindow()"
             got = f"{type(estimator).__name__}, which has none"
+            raise refuse("parameter 'estimator'", got=got, want=want, error=InputTypeError)
+        if is_classifier(estimator):
+            want = "a density that is fitted to a class's rows without y, such as VAE()"
+            got = f"{type(estimator).__name__}, a classifier itself"
             raise refuse("parameter 'estimator'", got=got, want=want, error=InputTypeError)
         if y is None:
             want = "a class for each row: a classifier requires y to be passed, but the target y is None"

@@ -258,7 +258,8 @@ class MADE(DiaboloEstimator):
     kinds : column kinds by name, `{"age": "count"}`, or one for all, `"real"`; what is not named is inferred
     given : names of columns that are conditions: every density is then log p(rest | given)
     image_shape : (height, width[, channels]) of rows that are flattened images
-    n_orders : orders of each network, trained in turn and averaged in every reading; the first is that of the columns
+    n_orders : orders of each network, one drawn at every step, all averaged in every reading; the first network's first
+        is that of the columns
     n_networks : networks, each of its own weights and orders, trained side by side and averaged in every reading
     agnostic : share of the training steps that take an order drawn afresh: 0 is best for whole rows, more for rows
         whose gaps training rows did not have
@@ -280,7 +281,7 @@ class MADE(DiaboloEstimator):
     n_features_in_, feature_names_in_ : of the training data
     n_iter_, n_steps_ : rounds and steps trained
     loss_curve_, validation_scores_, best_validation_score_ : per round, nats per row of the encoded cells; the loss is
-        of one order at a time, the score of at most four together, with nothing dropped
+        of one order at a time, the score of four together or of one of each network, with nothing dropped
     density_kind_ : "exact"
 
     Notes

@@ -326,8 +326,9 @@ class NormalizingFlow(DiaboloEstimator):
     n_features_in_, feature_names_in_ : of the training data
     n_iter_, n_steps_ : rounds and steps trained
     loss_curve_, validation_scores_, best_validation_score_ : per round, nats per row of the encoded cells
-    density_kind_ : of rows without gaps: "exact" where every column is real and without a grid, else "bound": a cell on
-        a grid, an atom or a level is the integral over an interval, by draws. Rows with gaps have a bound, too
+    density_kind_ : of rows without gaps: "exact" where every column is real or positive, without a grid or atoms, else
+        "bound": a cell on a grid, an atom or a level is the integral over an interval, by draws. Rows with gaps have
+        a bound, too
 
     References
     ----------

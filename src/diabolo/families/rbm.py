@@ -321,7 +321,8 @@ class RBM(DiaboloEstimator):
     batch_size, learning_rate, max_steps : of training; "auto" suits the data
     early_stopping : stop when the held-out nats have not risen for `n_iter_no_change` rounds of 100 steps; beyond 12
         hidden units these cost too much to look at, training takes all its steps and keeps the last weights
-    validation_fraction : share of the rows held out for that
+    validation_fraction : share of the rows held out for that; beyond 12 hidden units they are watched by
+        log p(x | E[h | x]), which only compares the starts of `n_init`: False above learns from all rows
     n_init : independent starts; the best held-out nats win
     warm_start : go on from the last fit
     random_state : seed of weights, batches and noise
@@ -414,6 +415,23 @@ class RBM(DiaboloEstimator):
     def log_z_error_(self) -> float:
         """Nats; 0 where all states were summed."""
         return float(self.model_.log_z_error)
+
+    def free_energy(self, X: Any) -> np.ndarray:
+        """F(x) = -log Σ_h exp(-E(x, h)) in the user's units, so that log p(x) = -F(x) - log Z.
+
+        Two rows are compared by it whatever Z is. Gaps are summed over as in `score_samples`.
+
+        Parameters
+        ----------
+        X : rows, as `fit` takes them
+
+        Returns
+        -------
+        (n_rows,) nats; the smaller the likelier
+
+        Source: Hinton 2012, A practical guide to training restricted Boltzmann machines, eq. 25.
+        """
+        return -(self.score_samples(X) + self.log_z_)
 
     def build(self, schema: Schema, key: Array) -> RBMModel:
         """The untrained machine for a table."""
