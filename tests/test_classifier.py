@@ -98,6 +98,8 @@ def test_what_cannot_be_is_said():
     X, y = IRIS
     with pytest.raises(InputError, match="score_samples"):
         BayesClassifier(GaussianNB()).fit(X, y)
+    with pytest.raises(InputError, match="random_state"):
+        BayesClassifier(ParzenWindow(bandwidth=0.3)).fit(X, y).sample(2, random_state=-1)
     with pytest.raises(InputError, match="a classifier itself; expected a density"):
         BayesClassifier(SemiSupervisedVAE()).fit(X, y)
     with pytest.raises(InputError, match="two or more classes"):
@@ -106,3 +108,21 @@ def test_what_cannot_be_is_said():
         BayesClassifier(ParzenWindow(), priors=[0.5, 0.5]).fit(X, y)
     with pytest.raises(InputError, match="one for each"):
         BayesClassifier(ParzenWindow()).fit(X, y[:9])
+
+
+def test_what_a_mask_hides_is_a_gap():
+    X, y = IRIS
+    spoilt, mask = X.copy(), np.zeros(X.shape, bool)
+    spoilt[:20, 0], mask[:20, 0] = 99.0, True
+    windows = ParzenWindow(bandwidth=0.3, random_state=0)
+    hidden = BayesClassifier(windows).fit(np.ma.array(spoilt, mask=mask), y).score_samples(X[:5])
+    gaps = BayesClassifier(windows).fit(np.where(mask, np.nan, X), y).score_samples(X[:5])
+    np.testing.assert_array_equal(hidden, gaps)
+
+
+def test_draws_of_a_frame_are_numbered_through_and_names_go_with_their_fit():
+    X, y = IRIS
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    bayes = BayesClassifier(ParzenWindow(bandwidth=0.3, random_state=0)).fit(frame, y)
+    assert bayes.sample(9, random_state=0)[0].index.tolist() == list(range(9))
+    assert not hasattr(bayes.fit(X, y), "feature_names_in_")

@@ -324,6 +324,14 @@ def test_values_outside_the_support_score_minus_infinity(name, strange):
     assert cells.offset.tolist() == [-np.inf] * len(strange)
 
 
+def test_whole_numbers_near_a_level_are_not_it():
+    """Days written as numbers: float32 holds every second one of them."""
+    days = np.repeat(np.arange(20230101.0, 20230106.0), 8)
+    kind = learned(Categorical(), days)
+    assert kind.encode(np.array([20230105.0])).observed.all()
+    assert not kind.encode(np.array([20230109.0, 20230104.5])).observed.any()
+
+
 def test_levels_that_went_through_float32_are_recognised():
     kind = learned(Categorical(), [0.1, 0.2, 0.7, 0.7])
     assert kind.encode(np.float64(np.float32([0.7, 0.1, 0.2]))).values.argmax(1).tolist() == [2, 0, 1]

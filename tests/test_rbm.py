@@ -108,6 +108,32 @@ def test_free_energy_is_what_rows_have_before_they_are_shared_out(n_hidden):
         np.testing.assert_allclose(free, -logsumexp(energies, axis=1), atol=1e-4)
 
 
+def test_gaps_may_come_after_the_first_call():
+    """Half of a column missing later on: read as zeros, they taught that the columns do not hang together."""
+    generator = np.random.default_rng(0)
+    first = generator.random((800, 1)) < 0.5
+    rows = np.where(generator.random((800, 3)) < 0.05, ~first, first).astype(float)
+    gappy = np.where((generator.random(800) < 0.5)[:, None] & np.array([True, False, False]), np.nan, rows)
+    rbm = RBM(4, batch_size=40, random_state=0).partial_fit(rows[:400])
+    for _ in range(20):
+        rbm.partial_fit(gappy)
+    drawn = rbm.sample(2000, random_state=0)
+    assert np.mean(drawn[:, 0] == drawn[:, 1]) > 0.85 and abs(drawn[:, 0].mean() - 0.5) < 0.08
+
+
+def test_chains_may_be_asked_for_anew_between_two_calls():
+    rbm = RBM(3, random_state=0).partial_fit(binary())
+    assert np.isfinite(rbm.set_params(n_chains=20).partial_fit(binary()).score(binary()))
+    other = RBM(3, persistent=False, random_state=0).partial_fit(binary())
+    assert np.isfinite(other.set_params(persistent=True).partial_fit(binary()).score(binary()))
+
+
+def test_a_row_of_nothing_but_gaps_has_the_same_code_in_any_company():
+    empty, gappy = np.full((1, N_COLUMNS), np.nan), np.append(EVERY[:1, 1:], np.nan)[None]
+    alone, beside = machine(5).transform(empty), machine(5).transform(np.concatenate([empty, gappy]))
+    np.testing.assert_array_equal(alone, beside[:1])
+
+
 def test_training_finds_the_structure():
     """The best product of marginals against a machine that knows of causes and of the copy."""
     rows = binary()

@@ -16,7 +16,7 @@ from scipy import stats
 
 from diabolo.checks import InputError, InputTypeError
 from diabolo.columns import Binary, Count, Ordinal, Real
-from diabolo.table import Schema, Survey
+from diabolo.table import Schema, Survey, fill, missing
 
 RNG = np.random.default_rng(0)
 N = 40
@@ -513,6 +513,29 @@ def test_a_binary_array_column_takes_gaps_and_booleans():
     gaps = flags.astype(float)
     gaps[0, 0] = np.nan
     assert schema.encode(gaps).observed[0].tolist() == [False, True]
+
+
+@pytest.mark.parametrize("edges", [[0, 1, 2, 3], [0.0, 1.5, 2.5, 3.0]])
+@pytest.mark.parametrize("ordered", [True, False])
+def test_intervals_of_pandas_are_levels_beside_a_gap(edges, ordered):
+    """Beside a gap pandas lists the interval (0, 1] as (0.0, 1.0]."""
+    cut = pd.Categorical(pd.cut(RNG.integers(1, 4, N), edges), ordered=ordered)
+    frame = pd.DataFrame({"cut": cut, "x": RNG.normal(size=N)})
+    frame.loc[3, "cut"] = None
+    schema = Schema.learn(frame)
+    assert list(schema.columns[0].kind.levels) == list(map(str, cut.categories))
+    holes = missing(schema, frame)
+    filled = fill(schema, frame, holes, [np.array([str(cut.categories[1])], object), np.zeros(1)])
+    assert filled["cut"].dtype == frame["cut"].dtype and filled["cut"][3] == cut.categories[1]
+    assert filled["cut"].drop(3).equals(frame["cut"].drop(3))
+
+
+def test_a_category_of_truth_values_comes_back():
+    flags = pd.Categorical(np.arange(N) % 3 == 0)
+    frame = pd.DataFrame({"flag": flags, "x": RNG.normal(size=N)})
+    schema = Schema.learn(frame)
+    back = schema.decode(schema.encode(frame).values)
+    assert back["flag"].dtype == frame["flag"].dtype and back["flag"].tolist() == frame["flag"].tolist()
 
 
 def test_arrow_dictionaries_keep_their_order():

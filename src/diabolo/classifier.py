@@ -12,8 +12,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from diabolo.checks import InputTypeError, Range, refuse
-from diabolo.estimator import DiaboloEstimator
-from diabolo.table import rows_at
+from diabolo.estimator import DiaboloEstimator, seed_from
+from diabolo.table import as_array, rows_at
 
 __all__ = ["BayesClassifier"]
 
@@ -86,7 +86,7 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):
             raise refuse("y", got="None", want=want)
         # first of all: it refuses what is no table
         shared = clone(estimator).columns_of(X) if isinstance(estimator, DiaboloEstimator) else None
-        X = X if nw.dependencies.is_into_dataframe(X) else np.asarray(X)
+        X = X if nw.dependencies.is_into_dataframe(X) else as_array(X)  # what a mask hides is a gap
         check_classification_targets(y)
         y = column_or_1d(y, warn=True)
         if len(y) != len(X):
@@ -104,6 +104,8 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(self.estimators_[0], name):
                 setattr(self, name, getattr(self.estimators_[0], name))
+            elif hasattr(self, name):  # of an earlier fit
+                delattr(self, name)
         return self
 
     def _priors(self, which: np.ndarray) -> np.ndarray:
@@ -152,7 +154,9 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         if n_samples not in Range(1, whole=True):
             raise refuse("parameter 'n_samples'", got=repr(n_samples), want="a whole number at least 1")
-        seeds = np.random.default_rng(random_state).integers(2**31 - 1, size=len(self.classes_) + 1)
+        seeds = np.random.default_rng(seed_from(random_state)).integers(
+            2**31 - 1, size=len(self.classes_) + 1
+        )
         counts = np.random.default_rng(seeds[-1]).multinomial(n_samples, self.class_prior_)
         parts = []
         for one, n, seed in zip(self.estimators_, counts, seeds[:-1], strict=True):
@@ -182,7 +186,7 @@ def _stacked(parts: list[Any]) -> Any:
     """Tables one under the other, in their container."""
     if isinstance(parts[0], np.ndarray):
         return np.concatenate(parts)
-    return nw.concat([nw.from_native(part) for part in parts]).to_native()
+    return nw.maybe_reset_index(nw.concat([nw.from_native(part) for part in parts])).to_native()
 
 
 def _default() -> Any:

@@ -221,11 +221,15 @@ def resume(model: Model, training: Training) -> Training:
     def of_model(tree: Any) -> Any:
         return jax.tree.unflatten(structure, jax.tree.leaves(tree))
 
-    moments = training.optimizer
+    moments, state, anew = training.optimizer, training.state, model.initial_state().running
+    if jax.tree.map(np.shape, state.running) != jax.tree.map(
+        np.shape, anew
+    ):  # as many chains as are asked for now
+        state = state._replace(running=anew)
     return Training(
         of_model(training.weights),
         moments._replace(mu=of_model(moments.mu), nu=of_model(moments.nu)),
-        training.state,
+        state,
         of_model(training.best),
         training.best_score,
         None if training.average is None else of_model(training.average),

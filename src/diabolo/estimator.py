@@ -27,7 +27,7 @@ from diabolo.model import Model
 from diabolo.nets import ACTIVATIONS
 from diabolo.table import Rows, Schema, centres, fill, missing
 
-__all__ = ["DiaboloEstimator"]
+__all__ = ["DiaboloEstimator", "seed_from"]
 
 # At 4e-3 the median unseen row of 12 to 14 of 15 tables is likelier than at 2e-3: docs/benchmarks.md.
 _LEARNING_RATE = 4e-3
@@ -85,7 +85,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         going_on = self.warm_start and hasattr(self, "model_")
         schema, rows, seed = self._learn_columns(X, y, going_on)
         if going_on and self.random_state is not None:
-            seed = _seed(self.random_state)
+            seed = seed_from(self.random_state)
         fraction = self.validation_fraction if self.early_stopping else 0.0
         batches = Batches.split(
             Batch.of(rows), self._batch_size(rows), fraction, seed, self._scarce(rows.given)
@@ -98,7 +98,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         )
         with progress.bar(type(self).__name__, bool(self.verbose)) as on_round:
             if going_on:
-                model, key = self._resumed(self.model_), key_of(seed, self.n_steps_, 1)
+                model, key = self._resumed(self.model_, rows), key_of(seed, self.n_steps_, 1)
                 before = engine.start(model)  # nothing is warmed up a second time
                 run = engine.fit(model, batches, schedule, key, training=before, on_round=on_round)
                 run = run._replace(model=self._finished(run.model, batches, seed, 1))
@@ -126,9 +126,10 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """The trained model with what is fitted after training."""
         return model.finish(batches, key_of(seed, n_starts))
 
-    def _resumed(self, model: Model) -> Model:
-        """The trained model under the parameters that may have been set since."""
-        return dataclasses.replace(model, **self._objective())
+    def _resumed(self, model: Model, rows: Rows) -> Model:
+        """The trained model under parameters that may be set anew, for rows that may have the first gaps."""
+        model = dataclasses.replace(model, **self._objective())
+        return model if rows.observed.all() else model.with_gaps()
 
     def _objective(self) -> dict[str, Any]:
         """Fields of the model that say what is trained for, by name; they may be set anew between two calls."""
@@ -152,7 +153,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         if first:
             model, training = self.build(schema, key_weights).begin(batches, key_weights), None
         else:
-            model = self._resumed(self.model_)
+            model = self._resumed(self.model_, rows)
             training = engine.resume(model, self._training) if self._training else engine.start(model)
         schedule = engine.Schedule(
             n_steps=-(-len(rows.values) // batches.batch_size),
@@ -191,7 +192,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             return self.schema_, self.schema_.encode(X, beside=beside), self._seed
         schema = self.columns_of(X, beside) if self._columns is None else self._columns
         self._look_over(schema)
-        return schema, schema.encode(X, beside=beside), _seed(self.random_state)
+        return schema, schema.encode(X, beside=beside), seed_from(self.random_state)
 
     def columns_of(self, X: Any, beside: Any = None) -> Schema:
         """What the columns of rows hold, as this estimator's parameters would have it."""
@@ -320,7 +321,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         if n_samples not in Range(1, whole=True):
             raise refuse("parameter 'n_samples'", got=repr(n_samples), want="a whole number at least 1")
         conditions = self._conditions(given, n_samples)
-        values = passes.draws(self.model_, conditions, _seed(random_state))
+        values = passes.draws(self.model_, conditions, seed_from(random_state))
         return self.schema_.decode(values, snap=True, given_values=conditions)
 
     # ---- density -------------------------------------------------------------------------------------------
@@ -376,7 +377,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         rows, holes = self._encode(X, y), missing(self.schema_, X)
         some = np.flatnonzero(holes.any(axis=1))
         gappy = Rows(*(part[some] for part in (rows.values, rows.observed, rows.given, rows.offset)))
-        seed = self._seed if n_draws is None else _seed(random_state)
+        seed = self._seed if n_draws is None else seed_from(random_state)
         draws = conditional_draws(self.model_, gappy, n_draws or _N_CENTRE, seed)
         if n_draws is None:
             return fill(self.schema_, X, holes, centres(self.schema_, draws))
@@ -460,7 +461,7 @@ def _look_at_columns(estimator: Any, X: Any, *, reset: bool) -> None:
         raise InputError(str(error)) from None
 
 
-def _seed(random_state: Any) -> int:
+def seed_from(random_state: Any) -> int:
     """A seed below 2³¹; None draws one from the system, and no global generator is touched."""
     if random_state is None:
         return int(np.random.SeedSequence().generate_state(1)[0] >> 1)

@@ -206,6 +206,10 @@ class Model(eqx.Module):
         """What is done in place of `finish` after further training of a model from a file, which remembers no row."""
         return self
 
+    def with_gaps(self) -> Self:
+        """The same model for further training on rows with gaps, where the first had none."""
+        return self
+
     def prepared(self) -> Self:
         """The same model with what all rows share worked out: asked for once, before a reading's many chunks."""
         return self

@@ -174,9 +174,7 @@ def _named_arrays(model: Any) -> Iterator[tuple[str, np.ndarray]]:
 
 def _plain(value: Any) -> Any:
     """Numbers, names and lists as JSON has them."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
+    if hasattr(value, "tolist"):  # of NumPy or pandas
         return value.tolist()
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
@@ -187,8 +185,10 @@ def _kinds(plain: Any, kinds: Any) -> Any:
     """The parameter as it was given, instances of kinds as JSON."""
     if isinstance(kinds, Kind):
         return kinds.to_json()
+    if isinstance(kinds, type) and issubclass(kinds, Kind):  # `Real` for "real"
+        return kinds.name
     if isinstance(kinds, Mapping):
-        named = {k: v.to_json() if isinstance(v, Kind) else v for k, v in kinds.items()}
+        named = {k: v if isinstance(v, str) else _kinds(v, v) for k, v in kinds.items()}
         # JSON's names are text: a column's place is kept beside it
         return {"by_column": [[k if isinstance(k, str) else int(k), v] for k, v in named.items()]}
     return plain

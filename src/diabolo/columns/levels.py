@@ -272,8 +272,10 @@ def _index(values: np.ndarray, levels: tuple[Level, ...]) -> tuple[np.ndarray, n
     order = np.argsort(np.array(levels, np.float64))
     nearest = np.searchsorted(0.5 * (sorted_levels[1:] + sorted_levels[:-1]), values)
     level = sorted_levels[nearest]
-    # the same value may have been through float32 on one of its ways here
-    same = np.abs(values - level) <= 4 * np.finfo(np.float32).eps * np.abs(level)
+    # the same value may have been through float32 on one of its ways here, which leaves a whole number whole: a day
+    # written as 20230105 is no other day
+    off = 4 * np.finfo(np.float32).eps * np.abs(level)
+    same = np.abs(values - level) <= np.where(level == np.rint(level), 0.0, off)
     return np.where(same, order[nearest], -1), missing
 
 

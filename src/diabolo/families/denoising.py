@@ -25,7 +25,7 @@ from diabolo.joint import JointLikelihood
 from diabolo.likelihoods import Categorical, Normal, Ordinal
 from diabolo.model import Decoder, Encoder, Model
 from diabolo.priors import Mixture
-from diabolo.table import Schema
+from diabolo.table import Rows, Schema
 from diabolo.wiring import Parts
 
 __all__ = ["DenoisingAutoencoder"]
@@ -238,9 +238,9 @@ class DenoisingAutoencoder(DeterministicEstimator):
         parts = Parts.of(self, schema, key, n_said=int)
         return DenoisingModel(**parts.fields(), **parts.borrowed(), **self._objective())
 
-    def _resumed(self, model: Any) -> Any:
+    def _resumed(self, model: Any, rows: Rows) -> Any:
         kept = self.corruption_level == "auto" and self.corruption == model.corruption
-        return model if kept else super()._resumed(model)
+        return model if kept else super()._resumed(model, rows)
 
     def _objective(self) -> dict[str, Any]:
         """The level asked for, or a middle one until another is chosen."""

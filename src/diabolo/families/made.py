@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
@@ -100,6 +101,9 @@ class MaskedModel(DirectModel):
         centre = np.where(seen, train.values, 0.0).sum(axis=0, dtype=np.float64) / n_seen
         begun = centre.astype(np.float32), np.float32(train.n_rows)
         return eqx.tree_at(lambda model: (model.centre, model.n_rows), self, begun)
+
+    def with_gaps(self) -> Self:
+        return dataclasses.replace(self, gaps=True)
 
     def loss(self, batch: Batch, key: Array, state: State) -> Loss:
         """Mean of -log p_ko(observed cells) over networks, o drawn anew: an upper bound on that of the average.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, ClassVar, Self
 
 import equinox as eqx
@@ -139,6 +140,9 @@ class FlowModel(DirectModel):
         if (nats(best) - nats(0.0)) * len(square) < _LEAST_GAIN:
             return bare
         return eqx.tree_at(lambda model: model.tail, self, Tail(np.float32(best)))  # type: ignore[arg-type]
+
+    def with_gaps(self) -> Self:
+        return dataclasses.replace(self, n_trained=_N_TRAINED)
 
     def loss(self, batch: Batch, key: Array, state: State) -> Loss:
         """Negative log-likelihood, or the negative bound where cells are spread or missing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, ClassVar, Self
 
 import equinox as eqx
@@ -94,7 +95,11 @@ class RBMModel(DirectModel):
         state = super().initial_state()
         if not self.persistent:
             return state
-        return state._replace(running=np.zeros((self.n_chains, self.machine.n_hidden), np.float32))
+        # -1: not begun, whatever the step is: chains may be asked for between two calls
+        return state._replace(running=np.full((self.n_chains, self.machine.n_hidden), -1.0, np.float32))
+
+    def with_gaps(self) -> Self:
+        return dataclasses.replace(self, gaps=True)
 
     def loss(self, batch: Batch, key: Array, state: State) -> Loss:
         """Free energy of the rows minus that of the model's own draws: its gradient is the likelihood's.
@@ -110,7 +115,7 @@ class RBMModel(DirectModel):
         if self.persistent:
             firsts = jnp.take(cells, jnp.arange(self.n_chains), axis=0, mode="wrap")
             hidden = jax.lax.cond(
-                state.step == 0, lambda: still.draw_hidden(firsts, key_hidden), lambda: state.running
+                state.running[0, 0] < 0, lambda: still.draw_hidden(firsts, key_hidden), lambda: state.running
             )
         else:
             hidden = still.draw_hidden(cells, key_hidden)
@@ -270,12 +275,13 @@ class RBMModel(DirectModel):
             return jnp.where(stays > 0, cells, machine.units.centre(params, machine.spread, mean=True))
 
         begin = machine.units.centre(self.marginal, machine.spread, mean=True)
-        start = jnp.where(stays > 0, cells, begin)
-        return jax.lax.cond(
-            jnp.any(_has_gaps(seen)),
-            lambda: jax.lax.fori_loop(0, _N_MEAN_FIELD, again, start),
-            lambda: start,
+        start, gappy = jnp.where(stays > 0, cells, begin), _has_gaps(seen)
+        settled = jax.lax.cond(
+            jnp.any(gappy), lambda: jax.lax.fori_loop(0, _N_MEAN_FIELD, again, start), lambda: start
         )
+        return jnp.where(
+            gappy[:, None], settled, start
+        )  # a row of nothing but gaps is the same in any company
 
     def _filled(self, machine: Machine, cells: Array, seen: Array, key: Array) -> Array:
         """Cells with the missing ones drawn by a chain that starts at their marginal laws."""

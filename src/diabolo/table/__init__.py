@@ -2,7 +2,7 @@
 
 from diabolo.table.filling import centres, fill, missing
 from diabolo.table.layout import Column, Layout, Rows
-from diabolo.table.reading import Source, read_table, rows_at
+from diabolo.table.reading import Source, as_array, read_table, rows_at
 from diabolo.table.schema import Schema
 from diabolo.table.survey import Survey
 
@@ -13,6 +13,7 @@ __all__ = [
     "Schema",
     "Source",
     "Survey",
+    "as_array",
     "centres",
     "fill",
     "missing",

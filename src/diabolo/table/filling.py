@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import narwhals as nw
 import numpy as np
 
 from diabolo.table.layout import Column
-from diabolo.table.reading import DAY, FRAMES, Source, read_table
+from diabolo.table.reading import DAY, FRAMES, Source, read_table, text_of
 from diabolo.table.writing import write_frame
 
 if TYPE_CHECKING:
@@ -94,6 +95,9 @@ def fill(schema: Schema, X: Any, holes: np.ndarray, arrays: list[np.ndarray]) ->
         at = np.flatnonzero(holes[:, j])
         name = schema.columns[j].name
         column, values = frame[name], filled[name][place[at].tolist()]
+        if column.implementation.is_pandas() and column.dtype in (nw.Categorical, nw.Enum):
+            frame = frame.with_columns(_with_levels(column, at, arrays[j][place[at]].tolist()))
+            continue
         if len(at) == len(holes):  # a column of nothing but gaps has no type of its own to keep
             frame = frame.with_columns(values)
             continue
@@ -101,6 +105,20 @@ def fill(schema: Schema, X: Any, holes: np.ndarray, arrays: list[np.ndarray]) ->
             values = values.cast(column.dtype)
         frame = frame.with_columns(column.scatter(at.tolist(), values))
     return frame.to_native()
+
+
+def _with_levels(column: nw.Series, at: np.ndarray, cells: list[Any]) -> nw.Series:
+    """A pandas category with some cells set to levels of its own, numbers by value and others by their text."""
+    native = column.to_native()
+    levels = native.cat.categories.tolist()
+    place = {
+        level if isinstance(level, numbers.Real) else text_of(level): i for i, level in enumerate(levels)
+    }
+    codes = native.cat.codes.to_numpy().copy()
+    codes[at] = [place.get(cell, -1) for cell in cells]
+    series = native.copy()
+    series[:] = native.array.from_codes(codes, dtype=native.dtype)
+    return nw.from_native(series, series_only=True)
 
 
 def _as_typed(schema: Schema, source: Source) -> list[Column]:

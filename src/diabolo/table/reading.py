@@ -18,12 +18,14 @@ from diabolo.checks import InputTypeError, nearest, refuse
 __all__ = [
     "Series",
     "Source",
+    "as_array",
     "read_beside",
     "read_block",
     "read_by_name",
     "read_cells",
     "read_table",
     "rows_at",
+    "text_of",
 ]
 
 FRAMES = ("pandas", "polars", "pyarrow")
@@ -112,7 +114,7 @@ def read_table(X: Any, image_shape: tuple[int, ...] | None = None) -> Source:
     if isinstance(X, nw.LazyFrame) or type(X).__name__ == "LazyFrame":
         raise refuse("X", got="a lazy frame", want="rows in memory", fix="Call '.collect()' first.",
                      error=InputTypeError)  # fmt: skip
-    return _read_array(_as_array(X), image_shape)
+    return _read_array(as_array(X), image_shape)
 
 
 def read_beside(y: Any, name: str | None = None) -> Source:
@@ -131,7 +133,7 @@ def read_beside(y: Any, name: str | None = None) -> Source:
             raise refuse("y", got="no values", want="one per row of X")
         own = "y" if series.name is None else str(series.name) or "y"
         return _read_frame(series.alias(own if name is None else name).to_frame())
-    array = _as_array(y)
+    array = as_array(y)
     array = array.reshape(1) if array.ndim == 0 else array
     if array.ndim > 2 or (array.ndim == 2 and array.shape[1] != 1):
         raise refuse("y", got=f"an array of shape {array.shape}", want="one column, (n_rows,)")
@@ -146,7 +148,7 @@ def read_by_name(X: Mapping[Any, Any], names: Sequence[str | int]) -> Source:
         if name not in names:
             got, want = f"a column {name!r}", f"some of {list(names)}"
             raise refuse("given", got=got, want=want, fix=nearest(str(name), [str(one) for one in names]))
-    columns = {name: np.atleast_1d(_as_array(values)) for name, values in X.items()}
+    columns = {name: np.atleast_1d(as_array(values)) for name, values in X.items()}
     lengths = {len(values) for values in columns.values()} - {1}
     if len(lengths) > 1 or any(values.ndim > 1 for values in columns.values()):
         shapes = ", ".join(f"{name!r}: {values.shape}" for name, values in columns.items())
@@ -161,7 +163,7 @@ def rows_at(X: Any, places: np.ndarray) -> Any:
     """Some rows of a table, in the container that it came in."""
     if nw.dependencies.is_into_dataframe(X):
         return nw.from_native(X, eager_only=True)[places.tolist()].to_native()
-    return np.asarray(X)[places]
+    return as_array(X)[places]
 
 
 def _must_be_image_shape(image_shape: Any) -> None:
@@ -172,7 +174,7 @@ def _must_be_image_shape(image_shape: Any) -> None:
         raise refuse("parameter 'image_shape'", got=repr(image_shape), want=want)
 
 
-def _as_array(X: Any) -> np.ndarray:
+def as_array(X: Any) -> np.ndarray:
     """X as an array of numbers, of dates or of objects."""
     if isinstance(X, np.ma.MaskedArray):
         masked, X = np.ma.getmaskarray(X), X.data.astype(float if X.dtype.kind in "fiub" else object)
@@ -319,6 +321,8 @@ def _read_category(raw: nw.Series, where: str) -> Series:
     native = raw.to_native()
     if raw.implementation.is_pandas():
         ordered, levels = bool(native.cat.ordered), native.cat.categories.tolist()
+        # by their codes: beside a gap pandas lists the interval (0, 1] as (0.0, 1.0]
+        cells = [levels[code] if code >= 0 else None for code in native.cat.codes.tolist()]
     elif raw.implementation.is_pyarrow():
         ordered = bool(native.type.ordered)
         levels = native.unify_dictionaries().chunk(0).dictionary.to_pylist()
@@ -326,13 +330,14 @@ def _read_category(raw: nw.Series, where: str) -> Series:
         ordered, levels = True, list(native.dtype.categories)
     else:  # polars shares the levels of unordered categories among columns
         ordered, levels = False, sorted(raw.drop_nulls().unique().to_list())
-    cells = [None if _is_gap(cell) else cell for cell in raw.to_list()]
+    if not raw.implementation.is_pandas():
+        cells = [None if _is_gap(cell) else cell for cell in raw.to_list()]
     if levels and all(isinstance(level, (numbers.Real, np.bool_)) for level in levels):
         levels = [level if isinstance(level, (bool, int, float)) else level.item() for level in levels]
         values = np.array([np.nan if cell is None else float(cell) for cell in cells], np.float64)
         return Series(_finite(values, where), "number", tuple(levels), ordered)
-    texts = _object_array([None if cell is None else _text_of(cell) for cell in cells])
-    return Series(texts, "text", tuple(map(_text_of, levels)), ordered)
+    texts = _object_array([None if cell is None else text_of(cell) for cell in cells])
+    return Series(texts, "text", tuple(map(text_of, levels)), ordered)
 
 
 def _days(moments: np.ndarray) -> np.ndarray:
@@ -371,7 +376,7 @@ def _read_objects(cells: list[Any], where: str, keep_text: bool) -> Series:
             if not issubclass(strange, (str, bytes, numbers.Number, np.bool_, *dates)):
                 got = f"a {strange.__name__} in row {row}: argument must be a string or a number"
                 raise refuse(where, got=got, want="numbers, dates or text", error=InputTypeError)
-        cells = [None if cell is None else _text_of(cell) for cell in cells]
+        cells = [None if cell is None else text_of(cell) for cell in cells]
     if keep_text:
         return Series(_object_array(cells), "text")
     return _read_text(cells, where)
@@ -396,7 +401,7 @@ def _day_of(cell: Any) -> float:
         return float(np.datetime64(cell, "us").astype(np.int64) / DAY)
 
 
-def _text_of(cell: Any) -> str:
+def text_of(cell: Any) -> str:
     if isinstance(cell, bytes):
         return cell.decode(errors="replace")
     if isinstance(cell, float) and cell.is_integer():

@@ -220,7 +220,7 @@ def _declared(kinds: Any, names: tuple[str | int, ...]) -> list[Kind | None]:
 
 def _given(given: Iterable[str | int] | str | int | None, names: tuple[str | int, ...]) -> list[bool]:
     """Which columns are given."""
-    listed = [given] if isinstance(given, (str, int, np.integer)) else list(given or ())
+    listed = [given] if isinstance(given, (str, int, np.integer)) else list(() if given is None else given)
     chosen = {_position(column, names, "given") for column in listed}
     if len(chosen) == len(names):
         raise refuse("given", got="every column", want="some columns left to model")

@@ -115,8 +115,10 @@ def _pandas_array(pd: Any, column: Any, values: np.ndarray) -> Any:
             return days.dt.date.array if code == "M8[us]" and step == 1 else days.array
         return _cast(days, dtype).array
     if dtype == "category":
-        levels = pd.Index(list(column.levels))
-        return pd.Categorical(_cells(column, values), categories=levels, ordered=column.ordered)
+        # by place, since a draw of True is 1.0
+        place: dict[Any, int] = {level: i for i, level in enumerate(column.levels)} | {None: -1}
+        codes = [place.get(cell, -1) for cell in _cells(column, values)]
+        return pd.Categorical.from_codes(codes, pd.Index(list(column.levels)), ordered=column.ordered)
     if re.fullmatch(r"u?int\d+", dtype):
         return values if gaps.any() else _whole(values, dtype).astype(dtype)
     if dtype == "bool":
