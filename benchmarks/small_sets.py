@@ -1,7 +1,7 @@
 """Test nats of MADE on small binary sets, beside what was to be reached.
 
     python benchmarks/small_sets.py                  the sets and their state
-    python benchmarks/small_sets.py nltcs networks       one set under one setting; what is done is not done again
+    python benchmarks/small_sets.py nltcs networks   one set under one setting; what is done is not done again
     python benchmarks/small_sets.py --table          the table of docs/results.md
 
 The data folder is named by DIABOLO_DATA. Of a set's settings the one that its validation rows find likeliest is shown;

@@ -71,6 +71,7 @@ FLOORS = {
 
 # The doors within a floor: (from, to). The other direction stays shut, so no circle can arise.
 DOORS = {
+    ("keys", "checks"),  # what is no seed is refused
     ("masked", "nets"),  # its layers
     ("restarts", "engine"),
     ("columns", "likelihoods"),  # a kind names the law of its cells

@@ -12,7 +12,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from diabolo.checks import InputTypeError, Range, refuse
-from diabolo.estimator import DiaboloEstimator, seed_from
+from diabolo.estimator import DiaboloEstimator
+from diabolo.keys import seed_from
 from diabolo.table import as_array, rows_at
 
 __all__ = ["BayesClassifier"]
@@ -154,9 +155,8 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         if n_samples not in Range(1, whole=True):
             raise refuse("parameter 'n_samples'", got=repr(n_samples), want="a whole number at least 1")
-        seeds = np.random.default_rng(seed_from(random_state)).integers(
-            2**31 - 1, size=len(self.classes_) + 1
-        )
+        seed = seed_from(random_state)
+        seeds = np.random.default_rng(seed).integers(2**31 - 1, size=len(self.classes_) + 1)
         counts = np.random.default_rng(seeds[-1]).multinomial(n_samples, self.class_prior_)
         parts = []
         for one, n, seed in zip(self.estimators_, counts, seeds[:-1], strict=True):

@@ -214,22 +214,21 @@ def resume(model: Model, training: Training) -> Training:
     """Where an earlier call ended, for the same weights in a model whose objective may be another by now."""
     plan = model.plan()
     weights = eqx.filter(model, getattr(model, plan[0].trainable)())
+    running, anew = training.state.running, model.initial_state().running
+    if jax.tree.map(np.shape, running) != jax.tree.map(np.shape, anew):
+        running = anew  # other chains are asked for than those that ran
     if len(plan) > 1 or len(jax.tree.leaves(weights)) != len(jax.tree.leaves(training.weights)):
-        return start(model, running=training.state.running)  # each phase begins anew; what rides along stays
+        return start(model, running=running)  # each phase begins anew; what rides along stays
     structure = jax.tree.structure(weights)
 
     def of_model(tree: Any) -> Any:
         return jax.tree.unflatten(structure, jax.tree.leaves(tree))
 
-    moments, state, anew = training.optimizer, training.state, model.initial_state().running
-    if jax.tree.map(np.shape, state.running) != jax.tree.map(
-        np.shape, anew
-    ):  # as many chains as are asked for now
-        state = state._replace(running=anew)
+    moments = training.optimizer
     return Training(
         of_model(training.weights),
         moments._replace(mu=of_model(moments.mu), nu=of_model(moments.nu)),
-        state,
+        training.state._replace(running=running),
         of_model(training.best),
         training.best_score,
         None if training.average is None else of_model(training.average),

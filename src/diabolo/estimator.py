@@ -22,12 +22,12 @@ from diabolo.checks import InputError, OneOf, Range, check_params, nearest, refu
 from diabolo.columns import Kind
 from diabolo.density import Reading
 from diabolo.impute import conditional_draws
-from diabolo.keys import key_of
+from diabolo.keys import key_of, seed_from
 from diabolo.model import Model
 from diabolo.nets import ACTIVATIONS
 from diabolo.table import Rows, Schema, centres, fill, missing
 
-__all__ = ["DiaboloEstimator", "seed_from"]
+__all__ = ["DiaboloEstimator"]
 
 # At 4e-3 the median unseen row of 12 to 14 of 15 tables is likelier than at 2e-3: docs/benchmarks.md.
 _LEARNING_RATE = 4e-3
@@ -459,24 +459,3 @@ def _look_at_columns(estimator: Any, X: Any, *, reset: bool) -> None:
         raise
     except ValueError as error:
         raise InputError(str(error)) from None
-
-
-def seed_from(random_state: Any) -> int:
-    """A seed below 2³¹; None draws one from the system, and no global generator is touched."""
-    if random_state is None:
-        return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
-    if (
-        isinstance(random_state, (int, np.integer))
-        and not isinstance(random_state, bool)
-        and random_state >= 0
-    ):
-        return int(random_state) % 2**31
-    if isinstance(random_state, np.random.RandomState):
-        return int(random_state.randint(2**31 - 1))
-    if isinstance(random_state, np.random.Generator):
-        return int(random_state.integers(2**31 - 1))
-    raise refuse(
-        "parameter 'random_state'",
-        got=repr(random_state),
-        want="a whole number, a numpy generator or None",
-    )

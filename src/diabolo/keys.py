@@ -1,4 +1,5 @@
-"""Random keys made on the host: `jax.random.split` compiles one program per number of keys, this none."""
+"""Seeds as users give them, and random keys made on the host: `jax.random.split` compiles one program per number of
+keys, this none."""
 
 from __future__ import annotations
 
@@ -8,7 +9,30 @@ import jax
 import numpy as np
 from jax import Array
 
-__all__ = ["children", "host_generator", "key_of", "seed_of"]
+from diabolo.checks import refuse
+
+__all__ = ["children", "host_generator", "key_of", "seed_from", "seed_of"]
+
+
+def seed_from(random_state: Any) -> int:
+    """A seed below 2³¹; None draws one from the system, and no global generator is touched."""
+    if random_state is None:
+        return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
+    if (
+        isinstance(random_state, (int, np.integer))
+        and not isinstance(random_state, bool)
+        and random_state >= 0
+    ):
+        return int(random_state) % 2**31
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(2**31 - 1))
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**31 - 1))
+    raise refuse(
+        "parameter 'random_state'",
+        got=repr(random_state),
+        want="a whole number, a numpy generator or None",
+    )
 
 
 def key_of(seed: int, *path: int) -> Array:

@@ -188,7 +188,7 @@ def _kinds(plain: Any, kinds: Any) -> Any:
     if isinstance(kinds, type) and issubclass(kinds, Kind):  # `Real` for "real"
         return kinds.name
     if isinstance(kinds, Mapping):
-        named = {k: v if isinstance(v, str) else _kinds(v, v) for k, v in kinds.items()}
+        named = {k: _kinds(v, v) for k, v in kinds.items()}
         # JSON's names are text: a column's place is kept beside it
         return {"by_column": [[k if isinstance(k, str) else int(k), v] for k, v in named.items()]}
     return plain

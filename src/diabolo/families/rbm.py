@@ -279,9 +279,8 @@ class RBMModel(DirectModel):
         settled = jax.lax.cond(
             jnp.any(gappy), lambda: jax.lax.fori_loop(0, _N_MEAN_FIELD, again, start), lambda: start
         )
-        return jnp.where(
-            gappy[:, None], settled, start
-        )  # a row of nothing but gaps is the same in any company
+        # by row: one of nothing but gaps has the same code in any company
+        return jnp.where(gappy[:, None], settled, start)
 
     def _filled(self, machine: Machine, cells: Array, seen: Array, key: Array) -> Array:
         """Cells with the missing ones drawn by a chain that starts at their marginal laws."""

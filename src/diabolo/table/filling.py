@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import numbers
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +10,8 @@ import narwhals as nw
 import numpy as np
 
 from diabolo.table.layout import Column
-from diabolo.table.reading import DAY, FRAMES, Source, read_table, text_of
-from diabolo.table.writing import write_frame
+from diabolo.table.reading import DAY, FRAMES, Source, read_table
+from diabolo.table.writing import codes_of, write_frame
 
 if TYPE_CHECKING:
     from diabolo.table.schema import Schema
@@ -108,16 +107,11 @@ def fill(schema: Schema, X: Any, holes: np.ndarray, arrays: list[np.ndarray]) ->
 
 
 def _with_levels(column: nw.Series, at: np.ndarray, cells: list[Any]) -> nw.Series:
-    """A pandas category with some cells set to levels of its own, numbers by value and others by their text."""
-    native = column.to_native()
-    levels = native.cat.categories.tolist()
-    place = {
-        level if isinstance(level, numbers.Real) else text_of(level): i for i, level in enumerate(levels)
-    }
-    codes = native.cat.codes.to_numpy().copy()
-    codes[at] = [place.get(cell, -1) for cell in cells]
-    series = native.copy()
-    series[:] = native.array.from_codes(codes, dtype=native.dtype)
+    """A pandas category with some cells set to levels of its own."""
+    series = column.to_native().copy()
+    codes = series.cat.codes.to_numpy().copy()
+    codes[at] = codes_of(cells, series.cat.categories.tolist())
+    series[:] = series.array.from_codes(codes, dtype=series.dtype)
     return nw.from_native(series, series_only=True)
 
 

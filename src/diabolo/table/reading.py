@@ -318,7 +318,7 @@ def _days_of(raw: nw.Series) -> np.ndarray:
 
 def _read_category(raw: nw.Series, where: str) -> Series:
     """A column that its container declares a category: numbers or text, and its levels."""
-    native = raw.to_native()
+    native, cells = raw.to_native(), raw.to_list()
     if raw.implementation.is_pandas():
         ordered, levels = bool(native.cat.ordered), native.cat.categories.tolist()
         # by their codes: beside a gap pandas lists the interval (0, 1] as (0.0, 1.0]
@@ -330,8 +330,7 @@ def _read_category(raw: nw.Series, where: str) -> Series:
         ordered, levels = True, list(native.dtype.categories)
     else:  # polars shares the levels of unordered categories among columns
         ordered, levels = False, sorted(raw.drop_nulls().unique().to_list())
-    if not raw.implementation.is_pandas():
-        cells = [None if _is_gap(cell) else cell for cell in raw.to_list()]
+    cells = [None if _is_gap(cell) else cell for cell in cells]
     if levels and all(isinstance(level, (numbers.Real, np.bool_)) for level in levels):
         levels = [level if isinstance(level, (bool, int, float)) else level.item() for level in levels]
         values = np.array([np.nan if cell is None else float(cell) for cell in cells], np.float64)

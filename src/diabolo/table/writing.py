@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import numbers
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -10,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from diabolo.checks import refuse
-from diabolo.table.reading import DAY
+from diabolo.table.reading import DAY, text_of
 
-__all__ = ["write_frame"]
+__all__ = ["codes_of", "write_frame"]
 
 
 def write_frame(
@@ -84,6 +85,14 @@ def _cells(column: Any, values: np.ndarray) -> list[Any]:
     return [None if gap else cell for cell, gap in zip(cells, gaps, strict=True)]
 
 
+def codes_of(cells: Sequence[Any], levels: Sequence[Any]) -> list[int]:
+    """The place of each cell among levels, -1 of what is none; numbers by value (True is 1.0), others by their text."""
+    place = {
+        level if isinstance(level, numbers.Real) else text_of(level): i for i, level in enumerate(levels)
+    }
+    return [place.get(cell, -1) for cell in cells]
+
+
 def _pandas(columns: Sequence[Any], values: Sequence[np.ndarray], like: Any) -> Any:
     import pandas as pd
 
@@ -115,9 +124,7 @@ def _pandas_array(pd: Any, column: Any, values: np.ndarray) -> Any:
             return days.dt.date.array if code == "M8[us]" and step == 1 else days.array
         return _cast(days, dtype).array
     if dtype == "category":
-        # by place, since a draw of True is 1.0
-        place: dict[Any, int] = {level: i for i, level in enumerate(column.levels)} | {None: -1}
-        codes = [place.get(cell, -1) for cell in _cells(column, values)]
+        codes = codes_of(_cells(column, values), column.levels)
         return pd.Categorical.from_codes(codes, pd.Index(list(column.levels)), ordered=column.ordered)
     if re.fullmatch(r"u?int\d+", dtype):
         return values if gaps.any() else _whole(values, dtype).astype(dtype)
@@ -179,12 +186,9 @@ def _pyarrow_array(pa: Any, column: Any, values: np.ndarray) -> Any:
         return ticks.cast(pa.timestamp("us", found[3])).cast(pa.timestamp(found[2], found[3]), safe=False)
     cells = _cells(column, values)
     if dtype.startswith("dictionary"):
-        place = {level: i for i, level in enumerate(column.levels)}
         whole = re.search(r"indices=(\w+)", dtype)
-        indices = pa.array(
-            [None if cell is None else place[cell] for cell in cells],
-            pa.type_for_alias(whole[1] if whole else "int32"),
-        )
+        codes = [None if code < 0 else code for code in codes_of(cells, column.levels)]
+        indices = pa.array(codes, pa.type_for_alias(whole[1] if whole else "int32"))
         return pa.DictionaryArray.from_arrays(indices, pa.array(column.levels), ordered=column.ordered)
     array = pa.array(cells)
     decimal = re.match(r"decimal\d+\((\d+), (\d+)\)", dtype)
