@@ -294,11 +294,14 @@ def test_what_cannot_be_is_said():
 
 
 def test_beyond_fifty_thousand_rows_the_search_is_approximate_where_it_is_installed(monkeypatch):
-    x = points()
+    narrow = points()
+    x = np.tile(narrow, 3)
     exact = neighbours.nearest(x, 4, 0)
+    asked = []
 
     class Index:  # what pynndescent's answers with, by an exact search
         def __init__(self, rows, n_neighbors, random_state):
+            asked.append(rows.shape)
             self.neighbor_graph = NearestNeighbors(n_neighbors=n_neighbors).fit(rows).kneighbors(rows)[::-1]
 
     monkeypatch.setattr(neighbours, "MAX_EXACT", 100)
@@ -306,6 +309,8 @@ def test_beyond_fifty_thousand_rows_the_search_is_approximate_where_it_is_instal
     assert np.array_equal(neighbours.nearest(x, 4, 0), exact)
     monkeypatch.setitem(sys.modules, "pynndescent", types.SimpleNamespace(NNDescent=Index))
     assert np.array_equal(neighbours.nearest(x, 4, 0), exact)
+    neighbours.nearest(narrow, 4, 0)  # by a tree, which is exact and faster
+    assert asked == [x.shape]
 
 
 def test_a_gap_of_a_training_row_is_its_columns_own_law():

@@ -8,23 +8,24 @@ from sklearn.neighbors import NearestNeighbors
 __all__ = ["nearest"]
 
 MAX_EXACT = 50_000  # rows; beyond, an exact search of wide rows takes minutes
+MAX_TREE = 8  # columns up to which a tree finds the nearest faster than any other way
 
 
 def nearest(x: np.ndarray, n_neighbors: int, seed: int, queries: np.ndarray | None = None) -> np.ndarray:
     """Places of each row's nearest rows, itself left out: (n, n_neighbors); or of other rows' nearest among x.
 
-    Exact, by scikit-learn, up to 50,000 rows; beyond by pynndescent where it is installed (`pip install
+    Exact, by scikit-learn, up to 50,000 rows or 8 columns; beyond by pynndescent where it is installed (`pip install
     diabolo[neighbours]`), which misses a few per cent of them, else exact and slow.
     """
     if not x.shape[1]:  # all rows are equally near
         x = np.zeros((len(x), 1))
         queries = None if queries is None else np.zeros((len(queries), 1))
-    if len(x) > MAX_EXACT and (found := _approximate(x, n_neighbors, seed, queries)) is not None:
-        return found
-    # a tree wins in few columns only
-    search = NearestNeighbors(n_neighbors=n_neighbors, algorithm="auto" if x.shape[1] <= 8 else "brute").fit(
-        x
-    )
+    narrow = x.shape[1] <= MAX_TREE
+    if len(x) > MAX_EXACT and not narrow:
+        found = _approximate(x, n_neighbors, seed, queries)
+        if found is not None:
+            return found
+    search = NearestNeighbors(n_neighbors=n_neighbors, algorithm="auto" if narrow else "brute").fit(x)
     return search.kneighbors(queries, return_distance=False)
 
 
