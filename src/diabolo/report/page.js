@@ -4,7 +4,9 @@
 const told = JSON.parse(document.getElementById("told").textContent);
 const small = unpacked(told.decoder);
 const plane = told.maps[0];
-const state = { tab: 0, color: null, row: null, place: null };
+// a plane that holds little of many codes says little: the page then opens at their t-SNE, if that keeps more neighbours
+const better = plane.share < 0.5 ? told.maps.findIndex((tab) => tab.key === "tsne" && tab.trustworthiness > plane.trustworthiness) : 0;
+const state = { tab: Math.max(better, 0), color: null, row: null, place: null };
 const views = { map: null, others: [] }; // others: [view, row number -> rows of its data set "selected"]
 
 const MINUS = "\u2212";
