@@ -31,8 +31,8 @@ from diabolo.families.parzen import ManifoldParzen
 from diabolo.families.rbm import RBM
 from diabolo.families.semi_supervised import SemiSupervisedVAE
 from diabolo.families.vae import VAE
-from diabolo.masked import ranks_after
 from diabolo.model import DirectModel
+from diabolo.orders import ranks_after
 from diabolo.table import Rows
 
 N_ROWS = 400

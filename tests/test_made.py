@@ -20,7 +20,8 @@ from diabolo.density import log_weights
 from diabolo.impute import conditional_draws
 from diabolo.keys import key_of
 from diabolo.likelihoods import Bernoulli, Mixture, Normal, mixed
-from diabolo.masked import MaskedMLP, ranks_after
+from diabolo.masked import MaskedMLP
+from diabolo.orders import orders_of, ranks_after
 
 N_BITS, N_DRAWS = 10, 20_000
 EVERY = np.array(list(itertools.product([0.0, 1.0], repeat=N_BITS)))
@@ -91,6 +92,23 @@ def test_direct_weights_look_back_only():
 def test_an_order_ends_with_the_gaps_and_keeps_the_rest():
     ranks, observed = np.array([4, 2, 5, 1, 3]), np.array([True, False, True, False, True])
     assert ranks_after(jnp.asarray(ranks), observed).tolist() == [2, 5, 3, 4, 1]
+
+
+def test_images_are_told_along_their_rows_and_columns_first():
+    pixels = np.random.default_rng(0).integers(0, 2, (50, 6)).astype(float)
+    model = MADE((8,), n_orders=5, n_networks=2, image_shape=(2, 3), max_steps=1).fit(pixels).model_
+    places = model.orders.reshape(10, 6)
+    rows, columns, back, up = (order.tolist() for order in places[:4])
+    assert (rows, columns) == ([1, 2, 3, 4, 5, 6], [1, 3, 5, 2, 4, 6])
+    assert (back, up) == ([6, 5, 4, 3, 2, 1], [6, 4, 2, 5, 3, 1])
+    assert len({tuple(order) for order in places.tolist()}) >= 8
+    assert np.array_equal(np.sort(places), np.tile(np.arange(1, 7), (10, 1)))
+
+
+def test_a_line_of_pixels_has_two_scans_and_channels_stay_together():
+    assert orders_of(4, 2, np.random.default_rng(0), (1, 4)).tolist() == [[1, 2, 3, 4], [4, 3, 2, 1]]
+    coloured = orders_of(8, 3, np.random.default_rng(0), (2, 2, 2))
+    assert coloured.tolist() == [[1, 2, 3, 4, 5, 6, 7, 8], [1, 2, 5, 6, 3, 4, 7, 8], [7, 8, 5, 6, 3, 4, 1, 2]]
 
 
 # ---- density ---------------------------------------------------------------------------------------------------

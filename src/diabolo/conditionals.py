@@ -10,8 +10,9 @@ from jax import Array, lax
 
 from diabolo.batches import Batch
 from diabolo.joint import JointLikelihood
-from diabolo.masked import MaskedMLP, ranks_after
+from diabolo.masked import MaskedMLP
 from diabolo.model import SHARED_GAIN
+from diabolo.orders import ranks_after
 
 __all__ = ["Conditionals"]
 

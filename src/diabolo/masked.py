@@ -15,13 +15,7 @@ from jax import Array, lax
 from diabolo.keys import host_generator
 from diabolo.nets import ACTIVATIONS, Linear
 
-__all__ = ["MaskedMLP", "ranks_after"]
-
-
-def ranks_after(ranks: Array, observed: Array) -> Array:
-    """An order that ends with a row's gaps: observed columns first, else as before; (n_columns,) places from 1."""
-    late = ranks + jnp.where(observed, 0, len(ranks))
-    return 1 + jnp.argsort(jnp.argsort(late))
+__all__ = ["MaskedMLP"]
 
 
 class MaskedMLP(eqx.Module):

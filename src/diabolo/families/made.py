@@ -19,9 +19,10 @@ from diabolo.conditionals import Conditionals
 from diabolo.estimator import DiaboloEstimator
 from diabolo.joint import JointLikelihood
 from diabolo.keys import children, host_generator
-from diabolo.masked import MaskedMLP, ranks_after
+from diabolo.masked import MaskedMLP
 from diabolo.model import DirectModel, Loss, State
 from diabolo.objectives import weighted_mean
+from diabolo.orders import orders_of, ranks_after
 from diabolo.table import Schema
 from diabolo.wiring import layer_sizes
 
@@ -262,8 +263,8 @@ class MADE(DiaboloEstimator):
     kinds : column kinds by name, `{"age": "count"}`, or one for all, `"real"`; what is not named is inferred
     given : names of columns that are conditions: every density is then log p(rest | given)
     image_shape : (height, width[, channels]) of rows that are flattened images
-    n_orders : orders of each network, one drawn at every step, all averaged in every reading; the first network's first
-        is that of the columns
+    n_orders : orders of each network, one drawn at every step, all averaged in every reading. The first of all is that
+        of the columns, of images the first eight are scans along rows and columns from each corner; others are drawn
     n_networks : networks, each of its own weights and orders, trained side by side and averaged in every reading
     agnostic : share of the training steps that take an order drawn afresh: 0 is best for whole rows, more for rows
         whose gaps training rows did not have
@@ -396,9 +397,8 @@ class MADE(DiaboloEstimator):
             )
             for key in children(key_weights, n_networks)
         ]
-        rng = host_generator(key_orders)
-        others = [rng.permutation(n_columns) for _ in range(n_networks * self.n_orders - 1)]
-        orders = 1 + np.array([np.arange(n_columns), *others], np.int32)
+        n_all = n_networks * int(self.n_orders)
+        orders = orders_of(n_columns, n_all, host_generator(key_orders), schema.image_shape)
         return MaskedModel(
             likelihood=likelihood,
             network=jax.tree.map(lambda *leaves: np.stack(leaves), *networks),
