@@ -19,6 +19,7 @@ FLOORS = {
     "keys": 0,
     "devices": 0,
     "matrices": 0,
+    "orders": 0,
     "nets": 1,
     "flows": 1,
     "likelihoods": 1,

@@ -21,7 +21,7 @@ from diabolo.impute import conditional_draws
 from diabolo.keys import key_of
 from diabolo.likelihoods import Bernoulli, Mixture, Normal, mixed
 from diabolo.masked import MaskedMLP
-from diabolo.orders import orders_of, ranks_after
+from diabolo.orders import ranks_after, scans
 
 N_BITS, N_DRAWS = 10, 20_000
 EVERY = np.array(list(itertools.product([0.0, 1.0], repeat=N_BITS)))
@@ -94,21 +94,42 @@ def test_an_order_ends_with_the_gaps_and_keeps_the_rest():
     assert ranks_after(jnp.asarray(ranks), observed).tolist() == [2, 5, 3, 4, 1]
 
 
-def test_images_are_told_along_their_rows_and_columns_first():
-    pixels = np.random.default_rng(0).integers(0, 2, (50, 6)).astype(float)
-    model = MADE((8,), n_orders=5, n_networks=2, image_shape=(2, 3), max_steps=1).fit(pixels).model_
-    places = model.orders.reshape(10, 6)
-    rows, columns, back, up = (order.tolist() for order in places[:4])
-    assert (rows, columns) == ([1, 2, 3, 4, 5, 6], [1, 3, 5, 2, 4, 6])
-    assert (back, up) == ([6, 5, 4, 3, 2, 1], [6, 4, 2, 5, 3, 1])
-    assert len({tuple(order) for order in places.tolist()}) >= 8
-    assert np.array_equal(np.sort(places), np.tile(np.arange(1, 7), (10, 1)))
+def test_orders_may_be_named_and_others_are_drawn():
+    table = pd.DataFrame(bits(50)[:, :4], columns=list("abcd"))
+    made = MADE((8,), n_orders=2, n_networks=2, orders=[list("dcab"), [1, 0, 3, 2]], given=["c"], max_steps=1)
+    places = made.fit(table).model_.orders
+    assert places[0].tolist() == [[2, 3, 1], [2, 1, 3]]  # of a, b and d
+    assert np.array_equal(np.sort(places[1], axis=-1), np.tile([1, 2, 3], (2, 1)))
+    assert MADE((8,), max_steps=1).fit(table).model_.orders[0, 0].tolist() == [1, 2, 3, 4]
 
 
-def test_a_line_of_pixels_has_two_scans_and_channels_stay_together():
-    assert orders_of(4, 2, np.random.default_rng(0), (1, 4)).tolist() == [[1, 2, 3, 4], [4, 3, 2, 1]]
-    coloured = orders_of(8, 3, np.random.default_rng(0), (2, 2, 2))
-    assert coloured.tolist() == [[1, 2, 3, 4, 5, 6, 7, 8], [1, 2, 5, 6, 3, 4, 7, 8], [7, 8, 5, 6, 3, 4, 1, 2]]
+@pytest.mark.parametrize(
+    "orders, said",
+    [
+        (
+            [["a", "b"]],
+            "an order that misses a column or has one twice; expected every modelled column once in each",
+        ),
+        ([["a", "b", "b", "c"]], "an order that misses a column or has one twice"),
+        ([["a", "b", "e"]], "got 'e'; expected the name or position of a column of X. Known: a, b, c."),
+        ([0, 1, 2], "got 0; expected lists of columns, one for each order"),
+        ([["a", "b", "c"]] * 3, "got 3 orders; expected at most n_networks * n_orders = 2"),
+    ],
+)
+def test_what_is_no_order_is_refused(orders, said):
+    table = pd.DataFrame(bits(50)[:, :3], columns=list("abc"))
+    with pytest.raises(InputError) as refusal:
+        MADE((8,), n_orders=2, orders=orders, max_steps=1).fit(table)
+    assert str(refusal.value).startswith("parameter 'orders': ") and said in str(refusal.value)
+
+
+def test_pictures_are_read_along_rows_and_columns_from_each_corner():
+    across, down, back, up, *mirrored = scans((2, 3))
+    assert (across, down) == ([0, 1, 2, 3, 4, 5], [0, 3, 1, 4, 2, 5])
+    assert (back, up) == ([5, 4, 3, 2, 1, 0], [5, 2, 4, 1, 3, 0])
+    assert mirrored == [[2, 1, 0, 5, 4, 3], [3, 0, 4, 1, 5, 2], [3, 4, 5, 0, 1, 2], [2, 5, 1, 4, 0, 3]]
+    assert scans((1, 4)) == [[0, 1, 2, 3], [3, 2, 1, 0]]
+    assert scans((2, 2, 2))[1] == [0, 1, 4, 5, 2, 3, 6, 7]  # a pixel's channels stay together
 
 
 # ---- density ---------------------------------------------------------------------------------------------------

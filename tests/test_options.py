@@ -307,6 +307,7 @@ MEMBERS: dict[str, dict[str, Change]] = {
     "MADE": PLAIN_IMAGES
     | {
         "n_orders": Change(2, judged),
+        "orders": Change([[3, 2, 1, 0]]),
         "n_networks": Change(3),
         "weight_decay": Change(300.0),
         "agnostic": Change(1.0, beside={"dropout": 0.0}),

@@ -1,38 +1,38 @@
-"""Orders of the columns in which a row is told, as places: (n_columns,) int from 1."""
+"""Orders of the columns in which a row is told."""
 
 from __future__ import annotations
-
-import itertools
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-__all__ = ["orders_of", "ranks_after"]
+__all__ = ["ranks_after", "scans"]
 
 _CORNERS = ((1, 1), (-1, -1), (1, -1), (-1, 1))
 
 
-def orders_of(
-    n_columns: int, n: int, rng: np.random.Generator, image_shape: tuple[int, ...] | None = None
-) -> np.ndarray:
-    """(n, n_columns) places: the columns as they stand, of an image its other scans, then orders by chance.
+def scans(image_shape: tuple[int, ...]) -> list[list[int]]:
+    """The orders in which a picture is read: along its rows and along its columns, from each corner.
 
-    Neighbouring pixels know most of each other, and an order by chance leaves them far apart: of binarized MNIST the
-    scan by rows was better than any of three drawn orders by 1.3 to 1.8 nats.
+    Parameters
+    ----------
+    image_shape : (height, width[, channels]); a pixel's channels stay together
+
+    Returns
+    -------
+    lists of positions, each of all h * w * c cells of a flattened image; eight, of a single line of pixels two. The
+        first four are along rows and columns from the first pixel, and from the last
+
+    Examples
+    --------
+    >>> from diabolo.orders import scans
+    >>> scans((2, 3))[:3]
+    [[0, 1, 2, 3, 4, 5], [0, 3, 1, 4, 2, 5], [5, 4, 3, 2, 1, 0]]
     """
-    known = [np.arange(n_columns)] if image_shape is None else scans(image_shape)
-    chance = (rng.permutation(n_columns) for _ in itertools.count())
-    return 1 + np.array(list(itertools.islice(itertools.chain(known, chance), n)), np.int32)
-
-
-def scans(image_shape: tuple[int, ...]) -> list[np.ndarray]:
-    """Up to eight, each (h * w * c,) places from 0: along rows and along columns, from each corner."""
     grid = np.arange(np.prod(image_shape)).reshape(*image_shape[:2], -1)
-    every = [
-        lines[::down, ::right].ravel() for down, right in _CORNERS for lines in (grid, grid.swapaxes(0, 1))
-    ]
-    return [np.argsort(scan) for scan in dict.fromkeys(map(tuple, every))]
+    turned = grid.swapaxes(0, 1)
+    every = [lines[::down, ::right].ravel() for down, right in _CORNERS for lines in (grid, turned)]
+    return [list(scan) for scan in dict.fromkeys(tuple(scan.tolist()) for scan in every)]
 
 
 def ranks_after(ranks: Array, observed: Array) -> Array:

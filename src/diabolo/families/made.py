@@ -22,8 +22,8 @@ from diabolo.keys import children, host_generator
 from diabolo.masked import MaskedMLP
 from diabolo.model import DirectModel, Loss, State
 from diabolo.objectives import weighted_mean
-from diabolo.orders import orders_of, ranks_after
-from diabolo.table import Schema
+from diabolo.orders import ranks_after
+from diabolo.table import Schema, position
 from diabolo.wiring import layer_sizes
 
 __all__ = ["MADE"]
@@ -263,8 +263,9 @@ class MADE(DiaboloEstimator):
     kinds : column kinds by name, `{"age": "count"}`, or one for all, `"real"`; what is not named is inferred
     given : names of columns that are conditions: every density is then log p(rest | given)
     image_shape : (height, width[, channels]) of rows that are flattened images
-    n_orders : orders of each network, one drawn at every step, all averaged in every reading. The first of all is that
-        of the columns, of images the first eight are scans along rows and columns from each corner; others are drawn
+    n_orders : orders of each network, one taken at every step, all averaged in every reading
+    orders : the first of all orders, each a list of every column by name or position, the first network's first; others
+        are drawn. None is that of the columns; of images `diabolo.orders.scans(image_shape)` are worth a try
     n_networks : networks, each of its own weights and orders, trained side by side and averaged in every reading
     agnostic : share of the training steps that take an order drawn afresh: 0 is best for whole rows, more for rows
         whose gaps training rows did not have
@@ -319,6 +320,7 @@ class MADE(DiaboloEstimator):
             if name not in ("n_components", "network")
         },
         "n_orders": [Range(1, whole=True)],
+        "orders": [None, list, tuple, np.ndarray],
         "agnostic": [Range(0.0, 1.0)],
         "n_parts": [Range(1, whole=True)],
         "direct": [bool, np.bool_],
@@ -336,6 +338,7 @@ class MADE(DiaboloEstimator):
         given=(),
         image_shape=None,
         n_orders=8,
+        orders=None,
         n_networks=1,
         agnostic=0.2,
         n_parts=8,
@@ -359,6 +362,7 @@ class MADE(DiaboloEstimator):
         self.given = given
         self.image_shape = image_shape
         self.n_orders = n_orders
+        self.orders = orders
         self.n_networks = n_networks
         self.agnostic = agnostic
         self.n_parts = n_parts
@@ -397,8 +401,7 @@ class MADE(DiaboloEstimator):
             )
             for key in children(key_weights, n_networks)
         ]
-        n_all = n_networks * int(self.n_orders)
-        orders = orders_of(n_columns, n_all, host_generator(key_orders), schema.image_shape)
+        orders = self._orders(schema, host_generator(key_orders))
         return MaskedModel(
             likelihood=likelihood,
             network=jax.tree.map(lambda *leaves: np.stack(leaves), *networks),
@@ -411,6 +414,25 @@ class MADE(DiaboloEstimator):
             code_widths=(("hidden", sizes[-1]),),
             **self._objective(),
         )
+
+    def _orders(self, schema: Schema, rng: np.random.Generator) -> np.ndarray:
+        """(n_networks * n_orders, n_columns) places from 1: what is listed, then what is drawn."""
+        modelled = [place.column for place in schema.layout.places]
+        n_all, what = int(self.n_networks) * int(self.n_orders), "parameter 'orders'"
+        listed = []
+        for order in [modelled] if self.orders is None else self.orders:
+            if not isinstance(order, (list, tuple, np.ndarray)):
+                raise refuse(what, got=f"{order!r}", want="lists of columns, one for each order")
+            told = [position(column, schema.names, what) for column in order]
+            told = [column for column in told if column in modelled]
+            if sorted(told) != modelled:
+                got = "an order that misses a column or has one twice"
+                raise refuse(what, got=got, want="every modelled column once in each")
+            listed.append(np.argsort(told))
+        if len(listed) > n_all:
+            raise refuse(what, got=f"{len(listed)} orders", want=f"at most n_networks * n_orders = {n_all}")
+        drawn = [rng.permutation(len(modelled)) for _ in range(n_all - len(listed))]
+        return 1 + np.array(listed + drawn, np.int32)
 
     def _objective(self) -> dict[str, Any]:
         return {

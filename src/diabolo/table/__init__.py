@@ -4,7 +4,7 @@ from diabolo.table.filling import centres, fill, missing
 from diabolo.table.layout import Column, Layout, Rows
 from diabolo.table.reading import Source, as_array, read_table, rows_at
 from diabolo.table.schema import Schema
-from diabolo.table.survey import Survey
+from diabolo.table.survey import Survey, position
 
 __all__ = [
     "Column",
@@ -17,6 +17,7 @@ __all__ = [
     "centres",
     "fill",
     "missing",
+    "position",
     "read_table",
     "rows_at",
 ]

@@ -198,8 +198,8 @@ class Survey:
         return [kind.finish(summary, "images")] * len(self.columns)
 
 
-def _position(column: Any, names: tuple[str | int, ...], what: str) -> int:
-    """Index of a column given by name or position."""
+def position(column: Any, names: tuple[str | int, ...], what: str) -> int:
+    """Index of a column given by name or position; `what` names it in a refusal."""
     if column in names:
         return names.index(column)
     if isinstance(column, (int, np.integer)) and -len(names) <= column < len(names):
@@ -214,14 +214,14 @@ def _declared(kinds: Any, names: tuple[str | int, ...]) -> list[Kind | None]:
         return [None if kinds is None else kind_of(kinds)] * len(names)
     declared: list[Kind | None] = [None] * len(names)
     for column, kind in kinds.items():
-        declared[_position(column, names, "kinds")] = kind_of(kind, f"kinds[{column!r}]")
+        declared[position(column, names, "kinds")] = kind_of(kind, f"kinds[{column!r}]")
     return declared
 
 
 def _given(given: Iterable[str | int] | str | int | None, names: tuple[str | int, ...]) -> list[bool]:
     """Which columns are given."""
     listed = [given] if isinstance(given, (str, int, np.integer)) else list(() if given is None else given)
-    chosen = {_position(column, names, "given") for column in listed}
+    chosen = {position(column, names, "given") for column in listed}
     if len(chosen) == len(names):
         raise refuse("given", got="every column", want="some columns left to model")
     return [j in chosen for j in range(len(names))]
