@@ -28,6 +28,7 @@ import equinox as eqx
 import jax
 import numpy as np
 from jax import Array
+from scipy.special import logsumexp
 
 import diabolo
 from diabolo import IWAE, MADE, RBM, VAE, HierarchicalVAE
@@ -76,20 +77,22 @@ class Row(NamedTuple):
     (passes, draws per row in the training bound), in their order, for members that average over draws: a pass costs
     what its draws do, and most of what a net learns it learns from few. On the cosine a pass of k draws is as long as
     √k of one: its gradient has so much less noise, and the last passes would else have no rate left to learn at.
-    `n_warm` passes let the divergence's weight grow to one.
+    `n_warm` passes let the divergence's weight grow to one. `of` names rows whose exact densities are averaged: nothing
+    more is trained.
     """
 
     what: str
     source: str
     paper: float | None
     floor: float | None
-    make: Callable[..., Any]
+    make: Callable[..., Any] | None
     n_passes: int
     learning_rate: float
     batch_size: int
     network: Callable[..., Any] | None = None
     draws: tuple[tuple[int, int], ...] = ()
     n_warm: int = 0
+    of: tuple[str, ...] = ()
 
     def params(self, n_done: int) -> dict[str, Any]:
         """What the estimator is set to for the next pass: the cosine's value in its middle, beta, draws."""
@@ -210,14 +213,35 @@ ROWS = {
         256,
     ),
     "made2": Row(
+        "MADE, 4 networks of 1,500-1,500, each of one order",
+        GERMAIN,
+        86.64,
+        None,
+        _masked(1500, 1500, n_networks=4, dropout=0.3),
+        45,
+        1.5e-3,
+        256,
+    ),
+    "made2s": Row(
         "MADE, 4 networks of 1,500-1,500, each of one scan",
         GERMAIN,
         86.64,
-        86.64,
+        None,
         _masked(1500, 1500, n_networks=4, dropout=0.3, orders=scans((28, 28))[:4]),
         26,
         1.5e-3,
         256,
+    ),
+    "made2both": Row(
+        "MADE, 8 networks of 1,500-1,500: the two rows above, averaged",
+        GERMAIN,
+        86.64,
+        86.64,
+        None,
+        71,
+        1.5e-3,
+        256,
+        of=("made2", "made2s"),
     ),
     "rbm": Row("RBM, 500 units, five steps of 128 chains", SALAKHUTDINOV, 86.3, 86.3, _rbm, 200, 7e-4, 128),
 }
@@ -250,12 +274,18 @@ def run(name: str, seed: int, n_deep: int) -> None:
     parts = np.load(DATA)
     train, valid, test = (parts[f"x_{part}"].reshape(-1, 784) for part in ("train", "valid", "test"))
     commit = _commit()  # of the code that runs, not of what is committed meanwhile
-    estimator, spent = learn(name, seed, train, valid)
     row = ROWS[name]
-    if isinstance(estimator, RBM):
+    learned = [learn(one, seed, train, valid) for one in row.of or (name,)]
+    estimator, spent = (
+        learned[0][0],
+        {of: sum(one[of] for _, one in learned) for of in ("seconds", "processor")},
+    )
+    if row.of:
+        measured = measure_exactly(test, *(one for one, _ in learned))
+    elif isinstance(estimator, RBM):
         measured = measure_annealed(estimator, {"train": train[:10_000], "valid": valid, "test": test})
     elif estimator.density_kind_ == "exact":
-        measured = measure_exactly(estimator, test)
+        measured = measure_exactly(test, estimator)
     else:
         measured = measure(estimator, test, n_deep, UNDER_WAY / f"{name}-{seed}-test.npz")
     numbers = {
@@ -263,13 +293,13 @@ def run(name: str, seed: int, n_deep: int) -> None:
         "what": row.what,
         "seed": seed,
         "n_passes": row.n_passes,
-        "n_steps": estimator.n_steps_,
+        "n_steps": sum(one.n_steps_ for one, _ in learned),
         "batch_size": row.batch_size,
         "learning_rate": row.learning_rate,
         **({"passes_and_draws": row.draws} if row.draws else {}),
         "training_minutes": round(spent["seconds"] / 60, 1),
         "processor_minutes": round(spent["processor"] / 60, 1),
-        "training_loss": round(estimator.loss_curve_[-1], 3),
+        **({} if row.of else {"training_loss": round(estimator.loss_curve_[-1], 3)}),
         **measured,
         "processor": f"{_processor()}, {os.cpu_count()} cores, load {os.getloadavg()[2]:.1f} at the end",
         "device": jax.default_backend(),
@@ -287,6 +317,7 @@ def learn(name: str, seed: int, train: np.ndarray, valid: np.ndarray) -> tuple[A
     clock = path.with_suffix(".json")
     setting = [row.n_passes, row.learning_rate, row.batch_size, *map(list, row.draws)]
     spent = {"seconds": 0.0, "processor": 0.0, "setting": setting}
+    assert row.make is not None
     estimator = row.make(batch_size=row.batch_size, random_state=seed)
     if path.is_file():
         estimator, spent = diabolo.load(path, network=row.network), json.loads(clock.read_text())
@@ -376,10 +407,10 @@ def measure(estimator: Any, test: np.ndarray, n_deep: int, path: Path) -> dict[s
     }
 
 
-def measure_exactly(estimator: Any, test: np.ndarray) -> dict[str, float]:
-    """Test nats of a member whose density is exact, sign turned: the plain mean over all rows."""
+def measure_exactly(test: np.ndarray, *estimators: Any) -> dict[str, float]:
+    """Test nats of the average of exact densities, sign turned: the plain mean over all rows."""
     start = time.perf_counter()
-    nats = -estimator.score_samples(test)
+    nats = np.log(len(estimators)) - logsumexp([one.score_samples(test) for one in estimators], axis=0)
     return {
         "test_nats": round(float(nats.mean()), 3),
         "of_rows": round(float(nats.std(ddof=1) / math.sqrt(len(nats))), 3),

@@ -6,11 +6,13 @@ import pytest
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 from sklearn.datasets import load_digits, load_iris
+from sklearn.ensemble import IsolationForest
 from sklearn.mixture import GaussianMixture
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KernelDensity
 
 from diabolo import BayesClassifier, InputError, ParzenWindow, Pixels, Real, SemiSupervisedVAE
+from diabolo.outliers import OutlierDetector
 
 IRIS = load_iris(return_X_y=True)
 
@@ -126,3 +128,21 @@ def test_draws_of_a_frame_are_numbered_through_and_names_go_with_their_fit():
     bayes = BayesClassifier(ParzenWindow(bandwidth=0.3, random_state=0)).fit(frame, y)
     assert bayes.sample(9, random_state=0)[0].index.tolist() == list(range(9))
     assert not hasattr(bayes.fit(X, y), "feature_names_in_")
+
+
+def test_a_density_of_a_class_may_be_fitted_anew():
+    classifier = BayesClassifier(ParzenWindow(random_state=0)).fit(*IRIS)
+    one = classifier.estimators_[0].fit(IRIS[0] + 1000.0)
+    assert one.schema_.columns[0].kind.mean > 900
+
+
+@pytest.mark.parametrize("estimator", [IsolationForest(), OutlierDetector(ParzenWindow()), ParzenWindow])
+def test_what_says_no_nats_is_refused(estimator):
+    with pytest.raises(InputError, match="parameter 'estimator': got"):
+        BayesClassifier(estimator).fit(*IRIS)
+
+
+@pytest.mark.parametrize("priors", ["abc", {0: 0.5}, [0.5, 0.5]])
+def test_what_is_no_prior_is_refused(priors):
+    with pytest.raises(InputError, match="expected 3 probabilities above 0 that sum to 1"):
+        BayesClassifier(ParzenWindow(), priors=priors).fit(*IRIS)

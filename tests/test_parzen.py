@@ -14,7 +14,7 @@ from sklearn.decomposition import KernelPCA
 from sklearn.neighbors import KernelDensity, NearestNeighbors
 
 import diabolo
-from diabolo import InputError, ManifoldParzen, NonlocalManifoldParzen, ParzenWindow
+from diabolo import InputError, ManifoldParzen, NonlocalManifoldParzen, ParzenWindow, Real
 from diabolo.cli import held
 from diabolo.kernels import bandwidth, neighbours
 from diabolo.kernels.assembly import padded_size
@@ -51,6 +51,54 @@ def test_round_kernels_are_scikit_learns_kernel_density(member):
     Z, z = ((rows - X.mean(axis=0)) / X.std(axis=0) for rows in (X, new))
     theirs = KernelDensity(bandwidth=0.3).fit(Z).score_samples(z) - np.log(X.std(axis=0)).sum()
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+def test_narrow_kernels_of_many_columns_lose_no_digits():
+    """Every row four times: the width that suits held-out rows is the least there is."""
+    X = np.repeat(np.random.default_rng(0).normal(size=(50, 40)), 4, axis=0)
+    model = ParzenWindow(kinds="real", random_state=0).fit(X)
+    assert model.bandwidth_ < 0.01
+    z = (X - X.mean(axis=0)) / X.std(axis=0)
+    theirs = KernelDensity(bandwidth=model.bandwidth_).fit(z).score_samples(z) - np.log(X.std(axis=0)).sum()
+    np.testing.assert_allclose(model.score_samples(X), theirs, atol=0.01)  # of some 190; it was a nat
+
+
+def test_any_rows_judge_a_width_not_the_first_of_the_table():
+    kept, judges = next(bandwidth.folds(12_000, 0))
+    assert len(judges) == 1000 and not np.intersect1d(kept, judges).size
+    assert 5000 < np.median(judges) < 7000 and (np.diff(judges) > 0).all()
+
+
+@pytest.mark.parametrize("spread", [2.0**-7, 128.0])
+def test_in_the_users_unit_every_column_moves_with_it(spread):
+    """Beside a plain column one with an atom, one of positive numbers and a count, which have a law of their own."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "a": rng.normal(size=80),
+            "b": rng.normal(size=80) * (rng.random(80) < 0.7),
+            "c": np.exp(rng.normal(size=80)),
+            "d": rng.poisson(3.0, 80),
+        }
+    )
+    options = {
+        "kinds": {"b": Real(atoms=(0.0,)), "c": "positive", "d": "count"},
+        "scaling": "unit",
+        "random_state": 0,
+    }
+    one = ParzenWindow(**options).fit(table)
+    larger = table.assign(a=spread * table["a"], b=spread * table["b"])
+    other = ParzenWindow(**options).fit(larger)
+    np.testing.assert_allclose(other.bandwidth_, spread * one.bandwidth_, rtol=1e-5)
+    moved = other.score_samples(larger) - one.score_samples(table)
+    np.testing.assert_allclose(
+        moved, -2.0 * np.log(spread), atol=1e-3
+    )  # an atom's probability is per spread, too
+
+
+def test_a_width_that_no_float_can_square_is_refused():
+    with pytest.raises(InputError, match="at least 1e-15"):
+        ParzenWindow(bandwidth=1e-20).fit(points())
 
 
 def test_many_columns_go_through_matrix_products_and_stay_near_the_differences():

@@ -16,10 +16,12 @@ from scipy.stats import chi2
 from diabolo import RBM, InputError
 from diabolo.batches import Batch
 from diabolo.boltzmann import annealed_log_z, bernoulli, exact_log_z
+from diabolo.boltzmann.annealing import temperatures
 from diabolo.boltzmann.bernoulli import _threefry
 from diabolo.columns import Real
 from diabolo.density import reading_of
 from diabolo.impute import conditional_draws
+from diabolo.keys import key_of
 
 N_COLUMNS = 10
 EVERY = np.array(list(itertools.product([0.0, 1.0], repeat=N_COLUMNS)))
@@ -132,6 +134,23 @@ def test_a_row_of_nothing_but_gaps_has_the_same_code_in_any_company():
     empty, gappy = np.full((1, N_COLUMNS), np.nan), np.append(EVERY[:1, 1:], np.nan)[None]
     alone, beside = machine(5).transform(empty), machine(5).transform(np.concatenate([empty, gappy]))
     np.testing.assert_array_equal(alone, beside[:1])
+
+
+def test_a_row_of_nothing_but_gaps_is_held_out_at_no_nats():
+    X = np.where(np.arange(200)[:, None] % 2, 1.0, np.random.default_rng(0).integers(0, 2, (200, 4)))
+    machine = RBM(4, max_steps=20, random_state=0).fit(X)
+    rows = Batch.of(machine.schema_.encode(np.vstack([X[:3], np.full(4, np.nan)])))
+    held = np.asarray(machine.model_.held_out(rows, key_of(0)))
+    np.testing.assert_allclose(held[:3], machine.score_samples(X[:3]), atol=1e-4)
+    assert held[3] == 0.0
+
+
+def test_temperatures_are_as_many_as_asked_for():
+    for n_steps in range(10, 60):
+        betas = temperatures(n_steps)
+        assert (
+            len(betas) == n_steps + 1 and (np.diff(betas) > 0).all() and betas[[0, -1]].tolist() == [0.0, 1.0]
+        )
 
 
 def test_training_finds_the_structure():

@@ -26,7 +26,18 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import diabolo
-from diabolo import MADE, VAE, InputError, NormalizingFlow, devices, engine, progress, restarts
+from diabolo import (
+    MADE,
+    RBM,
+    VAE,
+    InputError,
+    NormalizingFlow,
+    ParzenWindow,
+    devices,
+    engine,
+    progress,
+    restarts,
+)
 from diabolo.batches import Batch, Batches
 from diabolo.joint import JointLikelihood
 from diabolo.model import Loss, Model, Phase, State
@@ -431,6 +442,39 @@ def test_a_warm_start_goes_on(name):
     assert second_losses[0] < first_losses[0] - 0.5 * (first_losses[0] - first_losses[-1])
     with pytest.raises(InputError, match=r"(?i)features|columns"):
         model.fit(points()[:, :3])
+
+
+SHORT = {"max_steps": 20, "random_state": 0}
+
+
+@pytest.mark.parametrize(
+    "made, changes",
+    [
+        (
+            MADE((8,), n_orders=2, **SHORT),
+            {"activation": "sigmoid", "n_orders": 3, "dropout": 0.0, "orders": [[3, 2, 1, 0]]},
+        ),
+        (RBM(4, n_gibbs=1, **SHORT), {"n_components": 6, "n_gibbs": 2}),
+        (ParzenWindow(random_state=0), {"n_components": 3, "bandwidth": 0.5}),
+    ],
+)
+def test_a_file_holds_the_model_whatever_was_set_since(made, changes, tmp_path):
+    X, path = points(), tmp_path / "model.safetensors"
+    model = clone(made).fit(X)
+    before = model.score_samples(X), model.transform(X)
+    model.set_params(**changes).save(path)
+    again = diabolo.load(path)
+    assert np.array_equal(again.score_samples(X), before[0])
+    assert np.array_equal(again.transform(X), before[1])
+    names = again.get_feature_names_out()
+    assert len(names) == before[1].shape[1]
+    again.set_params(**changes).save(path)  # a file of a file knows it as well
+    assert np.array_equal(diabolo.load(path).score_samples(X), before[0])
+    if "warm_start" in model.get_params():
+        with pytest.warns(UserWarning, match="was set since the model was made, which keeps its own"):
+            model.set_params(warm_start=True).fit(X)
+        model.save(path)
+        assert np.array_equal(diabolo.load(path).score_samples(X), model.score_samples(X))
 
 
 def test_without_warm_start_a_fit_begins_anew():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Self
 
 import narwhals as nw
 import numpy as np
 from scipy.special import logsumexp
-from sklearn.base import BaseEstimator, ClassifierMixin, clone, is_classifier
+from sklearn.base import BaseEstimator, ClassifierMixin, clone, is_classifier, is_outlier_detector
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
@@ -78,6 +79,13 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):
             want = "a density: something with score_samples, such as ParzenWindow()"
             got = f"{type(estimator).__name__}, which has none"
             raise refuse("parameter 'estimator'", got=got, want=want, error=InputTypeError)
+        if isinstance(estimator, type):
+            want, got = "an estimator, such as ParzenWindow()", f"the class {estimator.__name__}"
+            raise refuse("parameter 'estimator'", got=got, want=want, error=InputTypeError)
+        if is_outlier_detector(estimator):
+            want = "a density: its score_samples must be nats, to be compared between classes"
+            got = f"{type(estimator).__name__}, whose scores are no log-densities"
+            raise refuse("parameter 'estimator'", got=got, want=want, error=InputTypeError)
         if is_classifier(estimator):
             want = "a density that is fitted to a class's rows without y, such as VAE()"
             got = f"{type(estimator).__name__}, a classifier itself"
@@ -102,6 +110,8 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):
             if shared is not None:
                 one._columns = shared
             self.estimators_.append(one.fit(rows_at(X, np.flatnonzero(which == number))))
+            if shared is not None:  # a fit of its own to another table finds that table's columns
+                del one._columns
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(self.estimators_[0], name):
                 setattr(self, name, getattr(self.estimators_[0], name))
@@ -114,9 +124,12 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):
         n_classes = len(self.classes_)
         if self.priors is None:
             return np.bincount(which, minlength=n_classes) / len(which)
-        priors = np.asarray(self.priors, np.float64)
+        want = f"{n_classes} probabilities above 0 that sum to 1"
+        try:
+            priors = np.asarray(self.priors, np.float64)
+        except (TypeError, ValueError):
+            raise refuse("parameter 'priors'", got=repr(self.priors), want=want) from None
         if priors.shape != (n_classes,) or not (priors > 0).all() or abs(priors.sum() - 1.0) > 1e-6:
-            want = f"{n_classes} probabilities above 0 that sum to 1"
             raise refuse("parameter 'priors'", got=repr(self.priors), want=want)
         return priors
 
@@ -177,9 +190,9 @@ def _drawn(estimator: Any, n: int, seed: int) -> Any:
         raise refuse("sample", got=f"{type(estimator).__name__}, which cannot", want=want)
     if isinstance(estimator, DiaboloEstimator) or "random_state" not in estimator.get_params():
         return estimator.sample(n, random_state=seed)
-    rows = clone(estimator).set_params(random_state=seed)  # a Gaussian mixture has its seed as a parameter
-    vars(rows).update({k: v for k, v in vars(estimator).items() if k.endswith("_")})
-    return rows.sample(n)[0]
+    # a Gaussian mixture has its seed as a parameter, and says beside the rows which of its parts drew them
+    rows = copy.deepcopy(estimator).set_params(random_state=seed).sample(n)
+    return rows[0] if isinstance(rows, tuple) else rows
 
 
 def _stacked(parts: list[Any]) -> Any:

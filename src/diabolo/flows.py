@@ -85,7 +85,7 @@ class FlowLayers(eqx.Module):
         return jax.vmap(layers.inverse)(codes, self._conditions(given))
 
     def square(self) -> Array:
-        """Sum of all squared weights, ()."""
+        """Sum of all squared weights, biases included, ()."""
         weights = [array for array in self.arrays if jnp.issubdtype(array.dtype, jnp.inexact)]
         return sum((jnp.sum(array**2) for array in weights), jnp.zeros(()))
 

@@ -10,9 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from diabolo.matrices import times
+
 __all__ = ["Gaussian"]
 
 _N_ROUNDS = 20  # of expectation-maximisation, which is only a start and a proposal
+_SETTLED = 1e-3  # change of means, spreads and correlations in a round that is the last one
+_MAX_PATTERNS = 1000  # of gaps, the rarer ones left out
 _FLOOR = 1e-4  # added to every variance: no direction is thinner than a hundredth of a spread
 # of draws for gaps: most a little wider than the Gaussian, some much wider, for tails and for other clusters
 _WIDTHS, _SHARES = (1.1, 3.0), (0.75, 0.25)
@@ -54,6 +58,9 @@ class Gaussian(eqx.Module):
         eye = np.eye(n_columns)
         covariance = np.diag(((np.where(seen, rows - mean, 0.0) ** 2).sum(axis=0) + 1.0) / (count + 1.0))
         patterns, which = np.unique(seen, axis=0, return_inverse=True)
+        if len(patterns) > _MAX_PATTERNS:  # each costs a system of its own: those that most rows have will do
+            common = np.argsort(-np.bincount(which.ravel()), kind="stable")[:_MAX_PATTERNS]
+            return cls.fitted(rows[np.isin(which.ravel(), common)])
         groups = [(pattern, np.flatnonzero(which.ravel() == i)) for i, pattern in enumerate(patterns)]
         for _ in range(1 if seen.all() else _N_ROUNDS):
             filled, extra = np.where(seen, rows, mean), np.zeros((n_columns, n_columns))
@@ -65,20 +72,26 @@ class Gaussian(eqx.Module):
                 slope = np.linalg.solve(covariance[np.ix_(pattern, pattern)], across.T).T
                 filled[np.ix_(here, ~pattern)] += (rows[np.ix_(here, pattern)] - mean[pattern]) @ slope.T
                 extra[at_gaps] += len(here) * (covariance[at_gaps] - slope @ across.T)
-            mean = filled.mean(axis=0)
+            before, mean = mean, filled.mean(axis=0)
             scatter = (filled - mean).T @ (filled - mean) + extra
-            covariance = (scatter + eye) / (n_rows + 1.0) + _FLOOR * eye
+            old, covariance = covariance, (scatter + eye) / (n_rows + 1.0) + _FLOOR * eye
+            spread = np.sqrt(np.diagonal(covariance))
+            moved = np.abs(covariance - old) / np.outer(spread, spread)
+            if max(moved.max(), (np.abs(mean - before) / spread).max()) < _SETTLED:
+                break
         factor = np.linalg.cholesky(covariance)
         parts = (mean, factor, np.linalg.inv(factor))
         return cls(*(part.astype(np.float32) for part in parts))  # type: ignore[arg-type]
 
     def whiten(self, rows: Array) -> tuple[Array, Array]:
         """(n, n_columns) to standard coordinates and the log-determinant, ()."""
-        return (rows - self.mean) @ self.whitener.T, jnp.sum(jnp.log(jnp.abs(jnp.diagonal(self.whitener))))
+        return times(rows - self.mean, self.whitener.T), jnp.sum(
+            jnp.log(jnp.abs(jnp.diagonal(self.whitener)))
+        )
 
     def colour(self, rows: Array) -> Array:
         """The inverse of `whiten`."""
-        return rows @ self.factor.T + self.mean
+        return times(rows, self.factor.T) + self.mean
 
     def fill(self, rows: Array, observed: Array, noise: Array, uniform: Array) -> tuple[Array, Array]:
         """Draw one row's missing cells given its others.
@@ -98,18 +111,18 @@ class Gaussian(eqx.Module):
         section VII.A.1), so that no covariance of each row's pattern has to be factored.
         """
         missing = ~observed
-        precision = self.whitener.T @ self.whitener
+        precision = times(self.whitener.T, self.whitener)
         # swept over the gaps: -(precision of the gaps)^-1 among them, and minus the slopes on the others beside
         swept, log_det = _sweep(precision, missing)
         slopes = -swept * missing[:, None] * observed[None, :]
         centred = jnp.where(observed, rows - self.mean, 0.0)
-        joint = noise @ self.factor.T
-        apart = jnp.where(missing, joint - (joint * observed) @ slopes.T, 0.0)
+        joint = times(noise, self.factor.T)
+        apart = jnp.where(missing, joint - times(joint * observed, slopes.T), 0.0)
         bounds = np.cumsum(_SHARES)[:-1]
         width = jnp.asarray(_WIDTHS)[jnp.searchsorted(jnp.asarray(bounds), uniform)]
         apart = apart * width[:, None]
-        filled = jnp.where(observed, rows, self.mean + centred @ slopes.T + apart)
-        square = jnp.sum((apart @ self.whitener.T) ** 2, axis=1)[:, None]
+        filled = jnp.where(observed, rows, self.mean + times(centred, slopes.T) + apart)
+        square = jnp.sum(times(apart, self.whitener.T) ** 2, axis=1)[:, None]
         n_missing = jnp.sum(missing)
         widths = jnp.asarray(_WIDTHS)
         parts = jnp.log(jnp.asarray(_SHARES)) - 0.5 * square / widths**2 - n_missing * jnp.log(widths)

@@ -38,7 +38,7 @@ class KernelEstimator(DiaboloEstimator):
 
     _kernel_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_components": [OneOf("auto"), Range(1, whole=True)],
-        "bandwidth": [OneOf("auto"), Range(0.0, open_low=True)],
+        "bandwidth": [OneOf("auto"), Range(1e-15, 1e15)],  # its square is a float32
         "smoothing": [OneOf("auto"), Range(0.0, 1.0)],
         "scaling": [OneOf("column", "unit")],
         "verbose": [bool, np.bool_, Range(0, whole=True)],

@@ -17,8 +17,9 @@ import jax
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
+from sklearn.utils.validation import check_is_fitted
 
-from diabolo.checks import refuse
+from diabolo.checks import InputTypeError, refuse
 from diabolo.columns import Kind
 from diabolo.keys import key_of
 from diabolo.nets import NetworkFactory
@@ -35,12 +36,14 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
 
     The file holds the parameters, the columns (their levels and moments, not the rows), the weights and versions; of
     models whose kernels are training rows, these rows. A `network` factory is code and is not kept:
-    `load(path, network=factory)` wants it again.
+    `load(path, network=factory)` wants it again. Parameters set since the last fit that would shape another model are
+    kept as they were when this one was made.
     """
-    given = estimator.get_params(deep=False)
+    check_is_fitted(estimator)
+    given = estimator.params_of_model()
     params = {name: _plain(value) for name, value in given.items() if name != "network"}
     params["random_state"] = params["random_state"] if isinstance(params["random_state"], int) else None
-    params["kinds"] = _kinds(params["kinds"], estimator.kinds)
+    params["kinds"] = _kinds(params["kinds"], given["kinds"])
     header = {
         "format": _FORMAT,
         "family": type(estimator).__name__,
@@ -56,6 +59,8 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     target = Path(path)
     if not target.parent.is_dir():
         raise refuse(str(path), got="a folder that does not exist", want="a path in an existing folder")
+    if target.is_dir():
+        raise refuse(str(path), got="a folder", want="the path of a file")
     handle, beside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -79,7 +84,11 @@ def load(path: str | os.PathLike[str], *, network: NetworkFactory | None = None)
     -------
     the estimator, as fitted
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise refuse("path", got=repr(path), want="the path of a model file", error=InputTypeError)
     what = str(path)
+    if Path(path).is_dir():
+        raise refuse(what, got="a folder", want="a model file")
     if not Path(path).is_file():
         from diabolo.files import nearest_file  # pyarrow comes with it, and only this sentence needs it
 
@@ -141,6 +150,7 @@ def _rebuilt(
     for name, value in header["fitted"].items():
         setattr(estimator, name, value)
     estimator.n_features_in_, feature_names = header["features"]
+    estimator._made_with = estimator.get_params(deep=False)
     if feature_names is not None:
         estimator.feature_names_in_ = np.asarray(feature_names, object)
     return estimator

@@ -58,6 +58,7 @@ def annealed_log_z(machine: Machine, marginal: Array, n_steps: int, n_chains: in
 def temperatures(n_steps: int) -> np.ndarray:
     """(n_steps + 1,) shares of the machine, from 0 to 1."""
     counts = np.maximum(np.rint(np.asarray(_SHARES) * n_steps).astype(int), 1)
+    counts[-1] += n_steps - counts.sum()  # what rounding took or added
     legs = [np.linspace(a, b, n, endpoint=False) for a, b, n in zip(_EDGES, _EDGES[1:], counts, strict=False)]
     return np.concatenate([*legs, [1.0]]).astype(np.float32)
 

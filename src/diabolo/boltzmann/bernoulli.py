@@ -17,7 +17,7 @@ def bernoulli(key: Array, probability: Array) -> Array:
 
     The uniform number behind a unit is (k + r) / 2^16, k of its own 16 bits and r, of 8, common to the call: each
     unit has its probability to 2^-24, as by `jax.random.bernoulli`, which makes 64 bits for it. What they have in
-    common correlates two units by less than 2^-32.
+    common gives two units a covariance of at most 2^-34.
     """
     *pair, common = jax.random.bits(key, (3,))
     n = probability.size

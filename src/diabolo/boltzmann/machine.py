@@ -18,6 +18,7 @@ from jax import Array
 from diabolo.boltzmann.bernoulli import bernoulli
 from diabolo.boltzmann.units import Units
 from diabolo.keys import host_generator
+from diabolo.matrices import times
 
 __all__ = ["Machine"]
 
@@ -72,16 +73,16 @@ class Machine(eqx.Module):
 
     def said(self, cells: Array) -> Array:
         """x'·W, (..., width) -> (..., n_hidden); cells that are not seen are 0."""
-        return _times(cells / self.spread, self.weights)
+        return times(cells / self.spread, self.weights)
 
     def params(self, hidden: Array) -> Array:
         """Parameters of the visible units, (..., n_hidden) -> (..., width)."""
-        return self.bias + _times(hidden - _HALF, self.weights.T)
+        return self.bias + times(hidden - _HALF, self.weights.T)
 
     def log_visible(self, cells: Array, seen: Array) -> Array:
         """What the seen cells say without the hidden units, (...,) nats; the mass of seen levels included."""
         measure = self.units.log_measure(cells, self.spread) + self.units.log_seen
-        return _times(cells / self.spread, self.bias) + jnp.sum(seen * measure, axis=-1)
+        return times(cells / self.spread, self.bias) + jnp.sum(seen * measure, axis=-1)
 
     def log_unnormalised(self, cells: Array, seen: Array, inputs: Array | None = None) -> Array:
         """Minus the free energy of rows without gaps, (...,) nats: log p(x) + log Z.
@@ -100,11 +101,11 @@ class Machine(eqx.Module):
     def log_hidden(self, hidden: Array) -> tuple[Array, Array]:
         """What h says without cells, (...,), and the log of what each column sums to given h, (..., n_columns) nats."""
         parts = self.units.log_partition(self.params(hidden), self.spread)
-        return _times(hidden, self.hidden_bias) - self.together(hidden, self.said(self.middle)), parts
+        return times(hidden, self.hidden_bias) - self.together(hidden, self.said(self.middle)), parts
 
     def together(self, hidden: Array, said: Array) -> Array:
         """What hidden states (..., n_hidden) and cells, by what they `said`, say together: (...,) or (..., n_rows)."""
-        return _times(hidden - _HALF, said.T)
+        return times(hidden - _HALF, said.T)
 
     def draw_hidden(self, cells: Array, key: Array) -> Array:
         return self.draw_by(self.inputs(cells), key)
@@ -156,8 +157,3 @@ class Machine(eqx.Module):
 def _raw_of(spread: Array) -> Array:
     """The inverse of `Units.spread` without a floor."""
     return jnp.log(jnp.expm1(spread)) - math.log(math.e - 1.0)
-
-
-def _times(one: Array, other: Array) -> Array:
-    # on a GPU only the highest precision leaves float32 whole
-    return jnp.matmul(one, other, precision="highest")

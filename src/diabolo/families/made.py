@@ -277,7 +277,7 @@ class MADE(DiaboloEstimator):
     early_stopping : stop when the held-out density has not risen for `n_iter_no_change` rounds of 100 steps
     validation_fraction : share of the rows held out for that
     n_init : independent starts; the best held-out density wins
-    warm_start : go on from the last fit
+    warm_start : go on from the last fit, its sizes and orders as they were
     random_state : seed of weights, orders, batches and noise
     verbose : show progress
 

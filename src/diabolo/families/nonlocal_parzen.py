@@ -67,21 +67,8 @@ class NonlocalModel(KernelModel):
     has_gaps: bool = eqx.field(static=True)  # have the training rows any?
     code_widths: tuple[tuple[str, int], ...] = eqx.field(static=True)
 
-    def fixed(self) -> tuple[Any, ...]:
-        """All but the network."""
-        learned = (
-            self.kernels,
-            self.chart,
-            self.decay,
-            self.start,
-            self.closeness,
-            self.rows,
-            self.near,
-            self.near_held,
-        )
-        return (*super().fixed(), *learned, self.smoothing, self.merit)
-
     def trainable(self) -> Self:
+        """The network alone."""
         none = untrained(self)
         return eqx.tree_at(
             lambda model: model.network, none, jax.tree.map(eqx.is_inexact_array_like, self.network)
@@ -106,8 +93,9 @@ class NonlocalModel(KernelModel):
         variance = jnp.maximum(noise[:, None] + widened, division.floor**2)
         variance = jnp.where(seen, variance, jnp.maximum(variance, division.spread**2))
         y, there = jax.vmap(division.block)(judged.values, judged.observed)  # (n, n_judged, n_block)
-        if self.has_gaps:
-            return low_rank_log_prob(y, there.astype(y.dtype), x + move, variance, factor * seen[:, None, :])
+        if self.has_gaps:  # there a kernel is the column's marginal law, as in `Places`
+            centre = x + move * seen
+            return low_rank_log_prob(y, there.astype(y.dtype), centre, variance, factor * seen[:, None, :])
         return low_rank_log_prob(y, None, x + move, variance, factor)
 
     def loss(self, batch: Batch, key: Array, state: State) -> Loss:
@@ -373,13 +361,13 @@ class NonlocalManifoldParzen(KernelEstimator):
         on_round: engine.OnRound | None,
     ) -> engine.Run:
         """The best of `n_init` starts; each row says its number, by which its neighbours are known."""
-        numbered = _numbered(batches)
+        numbered = _numbered(batches, seed)
         begun = lambda key: build(key).begin(numbered, key)  # noqa: E731
         run = restarts.best_of(self.n_init, begun, numbered, schedule, seed, on_round=on_round)
         return run._replace(model=run.model.finish(batches, key_of(seed, self.n_init)))
 
 
-def _numbered(batches: Batches) -> Batches:
+def _numbered(batches: Batches, seed: int) -> Batches:
     """The same rows, each with its number for a target, and filled up: numbers of rows alike share a program.
 
     At most 500 held-out rows are kept, and weighed so that the mean over all is the mean over the true ones.
@@ -387,7 +375,9 @@ def _numbered(batches: Batches) -> Batches:
     train, held = _filled(batches.train), batches.held_out
     if held is not None:
         n_held = min(held.n_rows, _N_JUDGED)
-        held = _filled(held[:n_held])
+        # they lie in the table's order: the first of them need not be like the others
+        some = np.random.default_rng(seed).permutation(held.n_rows)[:n_held]
+        held = _filled(held[np.sort(some)])
         weight = np.where(np.arange(held.n_rows) < n_held, held.n_rows / n_held, 0.0).astype(np.float32)
         held = eqx.tree_at(lambda one: one.weight, held, weight, is_leaf=lambda leaf: leaf is None)
     parts = devices.everywhere((train, held, np.int32(batches.train.n_rows)))

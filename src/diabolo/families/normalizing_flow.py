@@ -193,7 +193,8 @@ class FlowModel(DirectModel):
         where = intervals(self.likelihood, batch.values)
 
         def one_row(key: Array, where: Intervals, observed: Array, given: Array) -> tuple[Array, Array]:
-            uniform = jax.random.uniform(key, (n_draws, n_columns)) if any(self.spread) else None
+            key_cells = jax.random.fold_in(key, 2)
+            uniform = jax.random.uniform(key_cells, (n_draws, n_columns)) if any(self.spread) else None
             bent, moved = self._bent(where, uniform, observed)
             bent, moved = (jnp.broadcast_to(part, (n_draws, n_columns)) for part in (bent, moved))
             return bent, jnp.sum(jnp.where(observed, moved, 0.0), axis=1)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 import equinox as eqx
 import numpy as np
 from jax import Array
+from sklearn.utils.validation import check_is_fitted
 
 from diabolo.batches import Batches
 from diabolo.checks import OneOf, Range
@@ -83,7 +84,8 @@ class ParzenWindow(KernelEstimator):
     bandwidth : standard deviation of the kernels in spreads of each column; "auto" is the one under which rows without
         a kernel are likeliest. Never below three quarters of a column's resolution
     smoothing : share of a column's own frequencies in a kernel's table of levels, 0 to 1; "auto" likewise
-    scaling : "column" measures each real column by its spread, "unit" all in the user's unit, bandwidth included
+    scaling : "column" measures each real column by its spread, "unit" all in the user's unit, bandwidth included;
+        positive numbers and counts have none and are then as wide as the others typically
     kinds : column kinds by name, `{"age": "count"}`, or one for all, `"real"`; what is not named is inferred
     image_shape : (height, width[, channels]) of rows that are flattened images
     random_state : seed of the folds, of landmarks and draws
@@ -218,10 +220,12 @@ class ManifoldParzen(KernelEstimator):
 
     @property
     def n_neighbors_(self) -> int:
+        check_is_fitted(self, "model_")
         return int(self.model_.shape[0])
 
     @property
     def n_directions_(self) -> int:
+        check_is_fitted(self, "model_")
         return int(self.model_.shape[1])
 
     def build(self, schema: Schema, key: Array) -> ParzenModel:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from scipy.special import logsumexp
+from sklearn.utils.validation import check_is_fitted
 
 from diabolo import boltzmann
 from diabolo.batches import Batch, Batches
@@ -136,13 +137,14 @@ class RBMModel(DirectModel):
         """log p(x) where the states are few; beyond, log p(x | E[h | x]), which is looked at and chooses nothing."""
         cells, seen = self._inward(batch)
         if self.few:
-            return self._log_unnormalised(cells, seen) - boltzmann.exact_log_z(self.machine)
+            nats = self._log_unnormalised(cells, seen) - boltzmann.exact_log_z(self.machine)
+            return jnp.where(jnp.any(seen > 0, axis=-1), nats, 0.0)  # of no cell at all
         machine = self.machine
         params = machine.params(jax.nn.sigmoid(machine.inputs(self._mean_filled(cells, seen))))
         said = params * machine.units.per_cell(seen) * cells / machine.spread
         sums = machine.units.log_partition(params, machine.spread)
         measure = machine.units.log_measure(cells, machine.spread)
-        return jnp.sum(said, axis=-1) + jnp.sum(seen * (measure - sums), axis=-1)
+        return jnp.sum(said, axis=-1) + jnp.sum(seen * (measure + machine.units.log_seen - sums), axis=-1)
 
     def encode(self, batch: Batch) -> dict[str, Array]:
         """P(h = 1 | x); missing cells at their means, by turns with the hidden units (mean field)."""
@@ -299,9 +301,7 @@ def _has_gaps(seen: Array) -> Array:
 
 def _chosen(key: Array, log_weights: Array, n: int) -> Array:
     """n places of (n_states,) by their weights; one uniform number each, where Gumbel's trick takes n_states."""
-    cumulative = jnp.cumsum(jax.nn.softmax(log_weights))
-    points = jax.random.uniform(key, (n,)) * cumulative[-1]
-    return jnp.minimum(jnp.searchsorted(cumulative, points, side="right"), len(log_weights) - 1)
+    return jax.random.choice(key, len(log_weights), (n,), p=jax.nn.softmax(log_weights))
 
 
 class RBM(DiaboloEstimator):
@@ -414,11 +414,13 @@ class RBM(DiaboloEstimator):
     @property
     def log_z_(self) -> float:
         """Nats."""
+        check_is_fitted(self, "model_")
         return float(self.model_.log_z)
 
     @property
     def log_z_error_(self) -> float:
         """Nats; 0 where all states were summed."""
+        check_is_fitted(self, "model_")
         return float(self.model_.log_z_error)
 
     def free_energy(self, X: Any) -> np.ndarray:

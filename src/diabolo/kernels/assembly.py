@@ -74,7 +74,7 @@ class Places:
         """
         n, n_block = len(values), division.n_block
         x, seen = division.block(np.asarray(values, np.float64), observed)
-        centre = x if move is None else x + move
+        centre = x if move is None else x + move * seen
         factor = np.zeros((n, 0, n_block)) if factor is None else factor
         gaps = None if seen.all() else ~seen
         if gaps is not None:
@@ -171,7 +171,8 @@ def _params(
         kind, start = division.kind_of[i], division.own_starts[number]
         here = np.flatnonzero(own.column_of_param == number)  # a column's own parameters, in their order
         cells = np.asarray(values[:, start : start + kind.width], np.float64)
-        out[:, here] = np.where(observed[:, i, None], _around(kind, cells, smoothing), kind.initial())
+        widths = smoothing._replace(bandwidth=smoothing.bandwidth / division.own_units[number])
+        out[:, here] = np.where(observed[:, i, None], _around(kind, cells, widths), kind.initial())
     return out
 
 

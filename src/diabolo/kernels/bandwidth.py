@@ -33,7 +33,7 @@ def folds(n_rows: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     order = np.random.default_rng(seed).permutation(n_rows)
     parts = np.array_split(order, min(N_FOLDS, n_rows))
     for part in parts if n_rows <= N_FOLDS * MAX_JUDGED else parts[:1]:
-        yield np.sort(np.setdiff1d(order, part)), np.sort(part)[:MAX_JUDGED]
+        yield np.sort(np.setdiff1d(order, part)), np.sort(part[:MAX_JUDGED])
 
 
 def mean_log_density(kernels: Kernels, values: np.ndarray, observed: np.ndarray) -> float:

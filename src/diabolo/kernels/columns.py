@@ -40,6 +40,8 @@ class Division(eqx.Module):
     level_cells, level_columns, level_signs : static, per level; -1 marks the first level of two, which has no cell
     own_cells, own_columns : static
     kinds : static; of the columns beside the block, by their number
+    own_units : static; of each such column, the unit of its law in block units
+    reach : static; the typical spread of a column, block units: 1 unless all are in the user's unit
     is_cut : static; are there pixels, whose values end where a Gaussian does not?
     """
 
@@ -55,6 +57,8 @@ class Division(eqx.Module):
     level_signs: tuple[int, ...] = eqx.field(static=True)
     own_cells: tuple[int, ...] = eqx.field(static=True)
     own_columns: tuple[int, ...] = eqx.field(static=True)
+    own_units: tuple[float, ...] = eqx.field(static=True)
+    reach: float = eqx.field(static=True)
     kinds: tuple[tuple[int, Kind], ...] = eqx.field(static=True)
     width: int = eqx.field(static=True)
     is_cut: bool = eqx.field(static=True)
@@ -66,13 +70,18 @@ class Division(eqx.Module):
         Parameters
         ----------
         schema : the columns
-        scaling : "column" measures each real column by its own spread, "unit" all in the user's unit
+        scaling : "column" measures each real column by its own spread, "unit" all in the user's unit; positive numbers
+            and counts, whose laws are of logarithms and have no unit, then are as wide as the others typically
         """
-        facts, block, levels, own, kinds = [], [], [], [], []
+        every = [place.kind for place in schema.layout.places]
+        linear = [kind.scale for kind in every if isinstance(kind, (Real, Pixels))]
+        in_units = scaling == "unit" and bool(linear)
+        reach = float(np.sqrt(np.mean(np.square(linear)))) if in_units else 1.0
+        facts, block, levels, own, own_units, kinds = [], [], [], [], [], []
         for i, place in enumerate(schema.layout.places):
             kind = place.kind
             if _is_near(kind):
-                facts.append(_facts(kind, scaling))
+                facts.append(_facts(kind, scaling, reach))
                 block.append((place.start, i))
                 continue
             kinds.append((i, kind))
@@ -82,12 +91,15 @@ class Division(eqx.Module):
                 levels += [(cell, i, 1) for cell in range(place.start, place.stop)]
             else:
                 own += [(cell, i) for cell in range(place.start, place.stop)]
+                own_units.append(kind.scale if in_units and isinstance(kind, Real) else reach)
         table = np.array(facts, np.float64).reshape(-1, 5).T.astype(np.float32)
         places: tuple[Any, ...] = (*table, *_columns_of(block, 2), *_columns_of(levels, 3))
         return cls(  # type: ignore[misc]
             *places,
             own_cells=_columns_of(own, 2)[0],
             own_columns=tuple(dict.fromkeys(i for _, i in own)),
+            own_units=tuple(own_units),
+            reach=reach,
             kinds=tuple(kinds),
             width=schema.width,
             is_cut=any(isinstance(place.kind, Pixels) for place in schema.layout.places),
@@ -159,7 +171,7 @@ def _is_near(kind: Kind) -> bool:
     return isinstance(kind, Pixels)
 
 
-def _facts(kind: Kind, scaling: str) -> tuple[float, float, float, float, float]:
+def _facts(kind: Kind, scaling: str, reach: float) -> tuple[float, float, float, float, float]:
     """shift, stretch, log_unit, floor and spread of a column of the block."""
     if isinstance(kind, Pixels):
         step = 2.0 / (kind.n_levels - 1)  # of the encoded value, which runs from -1 to 1
@@ -173,7 +185,7 @@ def _facts(kind: Kind, scaling: str) -> tuple[float, float, float, float, float]
             spread * stretch,
         )
     if isinstance(kind, Positive):
-        return 0.0, 1.0, 0.0, 0.0, 1.0
+        return 0.0, reach, np.log(reach), 0.0, reach
     assert isinstance(kind, Real), kind
     stretch = 1.0 if scaling == "column" else kind.scale
     floor = _STEPS * kind.resolution / kind.scale * stretch if kind.coarse else 0.0

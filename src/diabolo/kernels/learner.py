@@ -136,7 +136,9 @@ class Learner:
         every = np.arange(self.n_rows)
         parts = list(folds(self.n_rows, self.seed))
         if n_train is not None and self.n_rows - n_train >= 4:
-            parts = [(every[:n_train], every[n_train:][:MAX_JUDGED])]
+            # held-out rows lie in the table's order: the first of them need not be like the others
+            judges = np.random.default_rng(self.seed).permutation(every[n_train:])[:MAX_JUDGED]
+            parts = [(every[:n_train], np.sort(judges))]
 
         def places(kept: np.ndarray) -> Places:
             return self.places_as_said(said, kept)
@@ -152,7 +154,7 @@ class Learner:
         n_looks: int,
     ) -> Settled:
         """Widths, judged by rows that have no kernel; parts : rows with one, rows that judge."""
-        division, reach = self.division, _reach(self.division)
+        division, reach = self.division, self.division.reach
         has_width = bool(division.block_columns or division.own_columns)
         has_share = bool(division.level_columns or division.own_columns)
         wide = math.log(reach * _BANDWIDTHS[0]), math.log(reach * _BANDWIDTHS[1])
@@ -211,7 +213,7 @@ class Learner:
         """Codes of all rows."""
         division = self.division
         stretch = np.ones(division.width)
-        stretch[list(division.block_cells)] = division.stretch / np.maximum(_reach(division), 1e-12)
+        stretch[list(division.block_cells)] = division.stretch / np.maximum(division.reach, 1e-12)
         seen = self.observed[:, division.column_of_value]
         return Chart.of(np.asarray(self.values, np.float64), seen, stretch, n_components, self.seed)
 
@@ -261,8 +263,3 @@ def _range(asked: Any, wide: tuple[float, float], matters: bool, place_of: Any) 
 def _logit(share: float) -> float:
     share = min(max(share, 1e-9), 1.0 - 1e-9)
     return math.log(share) - math.log1p(-share)
-
-
-def _reach(division: Division) -> float:
-    """The typical spread of a real column, block units: 1 unless all are in the user's unit."""
-    return float(np.sqrt(np.mean(np.square(division.spread)))) if division.n_block else 1.0

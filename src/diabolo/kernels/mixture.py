@@ -18,6 +18,7 @@ from diabolo.kernels.columns import Division
 __all__ = ["Kernels", "low_rank_log_prob", "products", "squared_distances"]
 
 _FEW = 32  # columns up to which differences are squared one by one; the expanded square loses digits
+_NEAREST = 16  # kernels of each row, of more columns, whose differences are squared one by one as well
 
 
 class Kernels(eqx.Module):
@@ -92,7 +93,11 @@ class Kernels(eqx.Module):
         return -0.5 * (square + products(seen, jnp.log(2.0 * math.pi * variance)))
 
     def _independent_of_whole(self, x: Array) -> Array:
-        """Without directions, for whole rows: one matrix product where all kernels have one variance, else two."""
+        """Without directions, for whole rows: one matrix product where all kernels have one variance, else two.
+
+        The square is expanded and loses digits, the more the narrower kernels are: of the nearest ones, whose density
+        is what counts then, it is taken anew, difference by difference.
+        """
         precision = 1.0 / self.variance
         if len(self.variance) == 1:
             own = jnp.sum(x**2 * precision, axis=1)[:, None]
@@ -101,7 +106,13 @@ class Kernels(eqx.Module):
         square = (
             own - 2.0 * products(x, self.centre * precision) + jnp.sum(self.centre**2 * precision, axis=1)
         )
-        return -0.5 * (jnp.maximum(square, 0.0) + jnp.sum(jnp.log(2.0 * math.pi * self.variance), axis=1))
+        log_all = jnp.sum(jnp.log(2.0 * math.pi * self.variance), axis=1)
+        nats = -0.5 * (jnp.maximum(square, 0.0) + log_all)
+        _, near = jax.lax.top_k(nats, min(_NEAREST, nats.shape[1]))  # (n_rows, n_near)
+        of_which = near if len(self.variance) > 1 else jnp.zeros_like(near)
+        apart = x[:, None, :] - self.centre[near]
+        exact = -0.5 * (jnp.sum(apart**2 * precision[of_which], axis=2) + log_all[of_which])
+        return nats.at[jnp.arange(len(x))[:, None], near].set(exact)
 
     def _of_directions(self, x: Array, seen: Array, is_whole: Array) -> Array:
         """What the directions add to the log of independent Gaussians: (n_rows, n) nats."""
@@ -221,7 +232,8 @@ def squared_distances(x: Array, seen: Array, centre: Array, precision: Array) ->
     """Σ precision (x - centre)² over the seen cells: (n_rows, n).
 
     Of few columns difference by difference. Of many the square is expanded into matrix products, which on a processor
-    are some thirty times faster; of 784 standardised columns the sum then has an error of about 1e-3.
+    are some thirty times faster; the sum then has an error of about 1e-7 for each column times the precision: 1e-3 for
+    784 standardised columns at a width of one spread, and half a nat for 40 at a width of 0.003.
     """
     if x.shape[1] <= _FEW:
         apart = x[:, None, :] - centre[None]

@@ -35,9 +35,11 @@ def _approximate(x: np.ndarray, n_neighbors: int, seed: int, queries: np.ndarray
     except ImportError:
         return None
     index = NNDescent(x, n_neighbors=n_neighbors + 1, random_state=seed % 2**31)
+    places = index.query(queries, k=n_neighbors)[0] if queries is not None else index.neighbor_graph[0]
+    if (places < 0).any():  # some were not found
+        return None
     if queries is not None:
-        return index.query(queries, k=n_neighbors)[0]
-    places = index.neighbor_graph[0]
+        return places
     # a row is mostly its own first neighbour; where it is not, the last one goes
     itself = places == np.arange(len(x))[:, None]
     itself[~itself.any(axis=1), -1] = True

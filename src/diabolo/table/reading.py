@@ -262,9 +262,9 @@ def _read_frame(X: Any) -> Source:
 def read_block(block: np.ndarray, names: Sequence[str | int]) -> np.ndarray:
     """Numbers (n, n_columns) as float64; refuses infinite ones."""
     values = np.asarray(block, dtype=np.float64)
-    # one pass: a sum is below the limit where nothing is infinite, huge or a gap; else look closely
-    with np.errstate(over="ignore", invalid="ignore"):
-        clear = block.dtype.kind != "f" or abs(values.sum()) < LARGEST
+    # no array beside: the extremes are below the limit where nothing is infinite, huge or a gap; else look closely
+    with np.errstate(invalid="ignore"):
+        clear = block.dtype.kind != "f" or max(values.max(initial=0.0), -values.min(initial=0.0)) < LARGEST
         if not clear:
             for j in np.flatnonzero((np.abs(values) > LARGEST).any(0)).tolist():
                 _finite(values[:, j], f"column {names[j]!r}")
