@@ -33,7 +33,7 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    estimator : a member with a density that is fitted without y, or anything with `fit` and `score_samples`; one clone
+    estimator : a member with a density that is fitted without y, or any with `fit` and `score_samples`, nats; one clone
         is fitted to each class. None is `VAE()`
     priors : (n_classes,) the classes' probabilities, in their sorted order; None takes their shares of the rows
 
