@@ -316,3 +316,17 @@ def test_networks_of_several_widths_are_refused():
         NormalizingFlow(hidden_layer_sizes=(8, 16)).fit(ring(50))
     with pytest.raises(InputError, match="'autoregressive' or 'coupling'"):
         NormalizingFlow("couplings").fit(ring(50))
+
+
+@pytest.mark.parametrize("most", [1000, 20])
+def test_the_gaussian_of_rows_with_gaps_is_that_of_the_whole_rows(monkeypatch, most):
+    """Also by the twenty patterns of gaps that most rows have, of more than a hundred."""
+    monkeypatch.setattr("diabolo.gaussian._MAX_PATTERNS", most)
+    rng = np.random.default_rng(0)
+    whole = rng.normal(size=(4000, 8)) @ rng.normal(size=(8, 8)) + np.arange(8)
+    gappy = np.where(rng.random(whole.shape) < 0.15, np.nan, whole)
+    found = Gaussian.fitted(gappy)
+    spread = whole.std(axis=0)
+    assert np.max(np.abs(np.asarray(found.mean) - whole.mean(axis=0)) / spread) < 0.06
+    covariance = np.asarray(found.factor) @ np.asarray(found.factor).T
+    assert np.max(np.abs(covariance - np.cov(whole.T)) / np.outer(spread, spread)) < 0.06

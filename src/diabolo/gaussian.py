@@ -77,7 +77,7 @@ class Gaussian(eqx.Module):
             old, covariance = covariance, (scatter + eye) / (n_rows + 1.0) + _FLOOR * eye
             spread = np.sqrt(np.diagonal(covariance))
             moved = np.abs(covariance - old) / np.outer(spread, spread)
-            if max(moved.max(), (np.abs(mean - before) / spread).max()) < _SETTLED:
+            if max(moved.max(initial=0.0), (np.abs(mean - before) / spread).max(initial=0.0)) < _SETTLED:
                 break
         factor = np.linalg.cholesky(covariance)
         parts = (mean, factor, np.linalg.inv(factor))
