@@ -652,3 +652,10 @@ def test_what_cannot_stand_beside_the_table_is_refused():
         InputError, match="y: got conditions; expected none: the columns were learned without"
     ):
         Schema.learn(X).encode(X, beside=y)
+
+
+def test_a_huge_number_is_refused_in_any_company():
+    """One of the other sign makes their sum small."""
+    for block in ([[1e200, 0.0]], [[1e200, 0.0], [-1e200, 1.0]]):
+        with pytest.raises(InputError, match="expected numbers up to 1e"):
+            Schema.learn(np.array(block * 3))
