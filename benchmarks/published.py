@@ -276,10 +276,8 @@ def run(name: str, seed: int, n_deep: int) -> None:
     commit = _commit()  # of the code that runs, not of what is committed meanwhile
     row = ROWS[name]
     learned = [learn(one, seed, train, valid) for one in row.of or (name,)]
-    estimator, spent = (
-        learned[0][0],
-        {of: sum(one[of] for _, one in learned) for of in ("seconds", "processor")},
-    )
+    estimator = learned[0][0]
+    spent = {clock: sum(one[clock] for _, one in learned) for clock in ("seconds", "processor")}
     if row.of:
         measured = measure_exactly(test, *(one for one, _ in learned))
     elif isinstance(estimator, RBM):

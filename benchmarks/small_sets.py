@@ -68,22 +68,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "learning_rate": 3e-3,
         "weight_decay": 10.0,
     },
-    "many networks, two layers": {
-        **WHOLE,
-        "hidden_layer_sizes": (500, 500),
-        "max_steps": 2500,
-        "n_networks": 24,
-        "n_orders": 1,
-        "learning_rate": 3e-3,
-        "weight_decay": 10.0,
-    },
-    "many networks, little dropped": {
-        **WHOLE,
-        "max_steps": 8000,
-        "n_networks": 24,
-        "n_orders": 2,
-        "dropout": 0.1,
-    },
     "networks, slow": {
         **WHOLE,
         "max_steps": 1000,
@@ -94,6 +78,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "direct": False,
         "weight_decay": 5.0,
     },
+}
+SETTINGS |= {
+    "many networks, two layers": SETTINGS["networks, two layers"] | {"n_networks": 24, "n_orders": 1},
+    "many networks, little dropped": SETTINGS["networks, little dropped"] | {"n_networks": 24, "n_orders": 2},
 }
 
 

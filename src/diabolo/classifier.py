@@ -75,21 +75,7 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):
         self
         """
         estimator = _default() if self.estimator is None else self.estimator
-        if not hasattr(estimator, "score_samples"):
-            want = "a density: something with score_samples, such as ParzenWindow()"
-            got = f"{type(estimator).__name__}, which has none"
-            raise refuse("parameter 'estimator'", got=got, want=want, error=InputTypeError)
-        if isinstance(estimator, type):
-            want, got = "an estimator, such as ParzenWindow()", f"the class {estimator.__name__}"
-            raise refuse("parameter 'estimator'", got=got, want=want, error=InputTypeError)
-        if is_outlier_detector(estimator):
-            want = "a density: its score_samples must be nats, to be compared between classes"
-            got = f"{type(estimator).__name__}, whose scores are no log-densities"
-            raise refuse("parameter 'estimator'", got=got, want=want, error=InputTypeError)
-        if is_classifier(estimator):
-            want = "a density that is fitted to a class's rows without y, such as VAE()"
-            got = f"{type(estimator).__name__}, a classifier itself"
-            raise refuse("parameter 'estimator'", got=got, want=want, error=InputTypeError)
+        _must_be_density(estimator)
         if y is None:
             want = "a class for each row: a classifier requires y to be passed, but the target y is None"
             raise refuse("y", got="None", want=want)
@@ -110,8 +96,6 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):
             if shared is not None:
                 one._columns = shared
             self.estimators_.append(one.fit(rows_at(X, np.flatnonzero(which == number))))
-            if shared is not None:  # a fit of its own to another table finds that table's columns
-                del one._columns
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(self.estimators_[0], name):
                 setattr(self, name, getattr(self.estimators_[0], name))
@@ -181,6 +165,26 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = self.estimator is None or isinstance(self.estimator, DiaboloEstimator)
         return tags
+
+
+def _must_be_density(estimator: Any) -> None:
+    """Refuse what gives no nats for rows without y."""
+    want, got = "", type(estimator).__name__
+    if not hasattr(estimator, "score_samples"):
+        want, got = (
+            "a density: something with score_samples, such as ParzenWindow()",
+            f"{got}, which has none",
+        )
+    elif isinstance(estimator, type):
+        want, got = "an estimator, such as ParzenWindow()", f"the class {estimator.__name__}"
+    elif is_outlier_detector(estimator):
+        want = "a density: its score_samples must be nats, to be compared between classes"
+        got = f"{got}, whose scores are no log-densities"
+    elif is_classifier(estimator):
+        want = "a density that is fitted to a class's rows without y, such as VAE()"
+        got = f"{got}, a classifier itself"
+    if want:
+        raise refuse("parameter 'estimator'", got=got, want=want, error=InputTypeError)
 
 
 def _drawn(estimator: Any, n: int, seed: int) -> Any:

@@ -24,6 +24,7 @@ from diabolo.columns import Kind
 from diabolo.density import Reading
 from diabolo.impute import conditional_draws
 from diabolo.keys import key_of, seed_from
+from diabolo.making import Making
 from diabolo.model import Model
 from diabolo.nets import ACTIVATIONS
 from diabolo.table import Rows, Schema, centres, fill, missing
@@ -32,19 +33,6 @@ __all__ = ["DiaboloEstimator"]
 
 # At 4e-3 the median unseen row of 12 to 14 of 15 tables is likelier than at 2e-3: docs/benchmarks.md.
 _LEARNING_RATE = 4e-3
-#: Parameters that say how to train, and nothing of what is trained.
-_OF_TRAINING = {
-    "batch_size",
-    "learning_rate",
-    "max_steps",
-    "early_stopping",
-    "validation_fraction",
-    "n_iter_no_change",
-    "n_init",
-    "warm_start",
-    "random_state",
-    "verbose",
-}
 _N_CENTRE = 256  # draws per row behind a filled gap
 
 
@@ -54,10 +42,8 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     _finishes: ClassVar[bool] = False  # is anything of its model fitted to all rows after training?
     _conditions_on_y: ClassVar[bool] = False  # is y a condition of each row?
     _kind_of_y: str | Kind | None = None  # what y then is; None infers it
-    _columns: Schema | None = (
-        None  # known before `fit`: several estimators share them, so that their nats compare
-    )
-    _made_with: dict[str, Any] | None = None  # the parameters that the model was made with
+    _columns: Schema | None = None  # the next fit's, where several estimators share them: their nats compare
+    _making: Making | None = None  # what the model was made with
     _seen: Reservoir | None = None
     _training: engine.Training | None = None
 
@@ -119,8 +105,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 run = run._replace(model=self._finished(run.model, batches, seed, 1))
             else:
                 run = self._trained(functools.partial(self.build, schema), batches, schedule, seed, on_round)
-            if not going_on:
-                self._made_with = self.get_params(deep=False)
+                self._making = Making(type(self), self.get_params(deep=False))
         self._keep(schema, run.history, run.model, seed)
         self._training, self._seen = None, self._sample(rows)
         self._judge(len(rows.values))
@@ -145,14 +130,11 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     def _resumed(self, model: Model, rows: Rows) -> Model:
         """The trained model under parameters that may be set anew, for rows that may have the first gaps."""
-        for name in self._set_since():
-            if not eqx.tree_equal(
-                self._with(**{name: getattr(self, name)})._objective(), self._with()._objective()
-            ):
-                self._made_with = (self._made_with or {}) | {name: getattr(self, name)}  # from now on
-            elif self._shapes(name):
-                what = f"{name} was set since the model was made, which keeps its own."
-                warnings.warn(f"{what} Fit with warm_start=False for a new one.", UserWarning, stacklevel=3)
+        now = self.get_params(deep=False)
+        self._making = (self._making or Making(type(self), now)).trained_on(now)
+        for name in self._making.kept(now, self.schema_):
+            what = f"{name} was set since the model was made, which keeps its own."
+            warnings.warn(f"{what} Fit with warm_start=False for a new one.", UserWarning, stacklevel=3)
         model = dataclasses.replace(model, **self._objective())
         return model if rows.observed.all() else model.with_gaps()
 
@@ -161,34 +143,9 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return {}
 
     def params_of_model(self) -> dict[str, Any]:
-        """The parameters as they are now, but for those that shape the model: these are as they were when it was made.
-
-        What was set since may shape the next one; a file must say how to make this one.
-        """
+        """The parameters that make this model anew: those of now, but what shapes it as it was when it was made."""
         now = self.get_params(deep=False)
-        kept = {name: self._made_with[name] for name in self._set_since() if self._shapes(name)}
-        return now | kept
-
-    def _set_since(self) -> list[str]:
-        """Names of the parameters that have changed since the model was made, but those of training."""
-        made_with, now = self._made_with or {}, self.get_params(deep=False)
-        return [
-            name for name in made_with if name not in _OF_TRAINING and not _same(made_with[name], now[name])
-        ]
-
-    def _with(self, **params: Any) -> Self:
-        """Unfitted, with the parameters that the model was made with, but for some."""
-        return type(self)(**{**(self._made_with or {}), **params})
-
-    def _shapes(self, name: str) -> bool:
-        """Whether the model would be of another structure, or of other sizes, by what a parameter is now."""
-        objective = self._with()._objective()
-
-        def made(estimator: Self) -> Any:
-            model = dataclasses.replace(estimator.build(self.schema_, key_of(0)), **objective)
-            return jax.tree.structure(model), [np.shape(leaf) for leaf in jax.tree.leaves(model)]
-
-        return bool(made(self._with(**{name: getattr(self, name)})) != made(self._with()))
+        return now | self._making.kept(now, self.schema_) if self._making else now
 
     def _judge(self, n_rows: int) -> None:
         """A family's warnings of a fit to so many rows that went wrong."""
@@ -206,7 +163,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         key_weights, key_steps = key_of(seed, n_before, 0), key_of(seed, n_before, 1)
         batches = Batches.split(Batch.of(rows), self._batch_size(rows), 0.0, seed, self._scarce(rows.given))
         if first:
-            self._made_with = self.get_params(deep=False)
+            self._making = Making(type(self), self.get_params(deep=False))
             model, training = self.build(schema, key_weights).begin(batches, key_weights), None
         else:
             model = self._resumed(self.model_, rows)
@@ -247,6 +204,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 raise refuse("y", got="conditions", want=want, fix="Fit anew, without warm_start.")
             return self.schema_, self.schema_.encode(X, beside=beside), self._seed
         schema = self.columns_of(X, beside) if self._columns is None else self._columns
+        self._columns = None  # of this fit alone: the next one may be to another table
         self._look_over(schema)
         return schema, schema.encode(X, beside=beside), seed_from(self.random_state)
 
@@ -518,9 +476,3 @@ def _look_at_columns(estimator: Any, X: Any, *, reset: bool) -> None:
         raise
     except ValueError as error:
         raise InputError(str(error)) from None
-
-
-def _same(one: Any, other: Any) -> bool:
-    """The same object, or plain values that are equal."""
-    plain = isinstance(one, (bool, int, float, str, tuple)) and type(one) is type(other)
-    return one is other or (plain and bool(one == other))

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-__all__ = ["ranks_after", "scans"]
+from diabolo.checks import refuse
+from diabolo.table import Schema, position
+
+__all__ = ["orders_of", "ranks_after", "scans"]
 
 _CORNERS = ((1, 1), (-1, -1), (1, -1), (-1, 1))
 
@@ -33,6 +39,32 @@ def scans(image_shape: tuple[int, ...]) -> list[list[int]]:
     turned = grid.swapaxes(0, 1)
     every = [lines[::down, ::right].ravel() for down, right in _CORNERS for lines in (grid, turned)]
     return [list(scan) for scan in dict.fromkeys(tuple(scan.tolist()) for scan in every)]
+
+
+def orders_of(
+    schema: Schema, listed: Sequence[Sequence[str | int]] | None, n: int, rng: np.random.Generator
+) -> np.ndarray:
+    """(n, n_columns) places from 1: the orders that are listed, or that of the columns, then drawn ones.
+
+    Parameters
+    ----------
+    listed : each every modelled column by name or position; columns that are not modelled are passed over
+    """
+    modelled, what = [place.column for place in schema.layout.places], "parameter 'orders'"
+    first = []
+    for order in [modelled] if listed is None else listed:
+        if not isinstance(order, (list, tuple, np.ndarray)):
+            raise refuse(what, got=f"{order!r}", want="lists of columns, one for each order")
+        told = [position(column, schema.names, what) for column in order]
+        told = [column for column in told if column in modelled]
+        if sorted(told) != modelled:
+            got = "an order that misses a column or has one twice"
+            raise refuse(what, got=got, want="every modelled column once in each")
+        first.append(np.argsort(told))
+    if len(first) > n:
+        raise refuse(what, got=f"{len(first)} orders", want=f"at most n_networks * n_orders = {n}")
+    drawn: list[Any] = [rng.permutation(len(modelled)) for _ in range(n - len(first))]
+    return 1 + np.array(first + drawn, np.int32)
 
 
 def ranks_after(ranks: Array, observed: Array) -> Array:

@@ -22,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 from diabolo.checks import InputTypeError, refuse
 from diabolo.columns import Kind
 from diabolo.keys import key_of
+from diabolo.making import Making
 from diabolo.nets import NetworkFactory
 from diabolo.table import Schema
 
@@ -150,7 +151,7 @@ def _rebuilt(
     for name, value in header["fitted"].items():
         setattr(estimator, name, value)
     estimator.n_features_in_, feature_names = header["features"]
-    estimator._made_with = estimator.get_params(deep=False)
+    estimator._making = Making(family, estimator.get_params(deep=False))
     if feature_names is not None:
         estimator.feature_names_in_ = np.asarray(feature_names, object)
     return estimator

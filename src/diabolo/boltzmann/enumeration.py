@@ -9,6 +9,7 @@ from jax import Array
 
 from diabolo import devices
 from diabolo.boltzmann.machine import Machine
+from diabolo.matrices import times
 
 __all__ = ["MAX_STATES_BITS", "exact_log_z", "log_each_state", "log_observed", "log_state_weights", "states"]
 
@@ -77,5 +78,5 @@ def _with_high(low: Array, number: Array, n_high: int) -> Array:
 def _log_block(machine: Machine, block: Array, said: Array, seen: Array) -> Array:
     """(n_states, n_rows) nats of hidden states (n_states, n_hidden); said : (n_rows, n_hidden) by the cells."""
     bias, columns = machine.log_hidden(block)
-    missing = jnp.matmul(columns, (1.0 - seen).T, precision="highest")
+    missing = times(columns, (1.0 - seen).T)
     return bias[:, None] + machine.together(block, said) + missing

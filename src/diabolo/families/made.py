@@ -22,8 +22,8 @@ from diabolo.keys import children, host_generator
 from diabolo.masked import MaskedMLP
 from diabolo.model import DirectModel, Loss, State
 from diabolo.objectives import weighted_mean
-from diabolo.orders import ranks_after
-from diabolo.table import Schema, position
+from diabolo.orders import orders_of, ranks_after
+from diabolo.table import Schema
 from diabolo.wiring import layer_sizes
 
 __all__ = ["MADE"]
@@ -401,7 +401,8 @@ class MADE(DiaboloEstimator):
             )
             for key in children(key_weights, n_networks)
         ]
-        orders = self._orders(schema, host_generator(key_orders))
+        n_orders = int(self.n_orders)
+        orders = orders_of(schema, self.orders, n_networks * n_orders, host_generator(key_orders))
         return MaskedModel(
             likelihood=likelihood,
             network=jax.tree.map(lambda *leaves: np.stack(leaves), *networks),
@@ -409,30 +410,11 @@ class MADE(DiaboloEstimator):
             start=np.asarray(likelihood.initial, np.float32),  # type: ignore[arg-type]
             centre=np.zeros(likelihood.width, np.float32),  # type: ignore[arg-type]
             n_rows=np.ones((), np.float32),  # type: ignore[arg-type]
-            orders=orders.reshape(n_networks, self.n_orders, n_columns),  # type: ignore[arg-type]
+            orders=orders.reshape(n_networks, n_orders, n_columns),  # type: ignore[arg-type]
             gaps=bool(schema.gaps.any()),
             code_widths=(("hidden", sizes[-1]),),
             **self._objective(),
         )
-
-    def _orders(self, schema: Schema, rng: np.random.Generator) -> np.ndarray:
-        """(n_networks * n_orders, n_columns) places from 1: what is listed, then what is drawn."""
-        modelled = [place.column for place in schema.layout.places]
-        n_all, what = int(self.n_networks) * int(self.n_orders), "parameter 'orders'"
-        listed = []
-        for order in [modelled] if self.orders is None else self.orders:
-            if not isinstance(order, (list, tuple, np.ndarray)):
-                raise refuse(what, got=f"{order!r}", want="lists of columns, one for each order")
-            told = [position(column, schema.names, what) for column in order]
-            told = [column for column in told if column in modelled]
-            if sorted(told) != modelled:
-                got = "an order that misses a column or has one twice"
-                raise refuse(what, got=got, want="every modelled column once in each")
-            listed.append(np.argsort(told))
-        if len(listed) > n_all:
-            raise refuse(what, got=f"{len(listed)} orders", want=f"at most n_networks * n_orders = {n_all}")
-        drawn = [rng.permutation(len(modelled)) for _ in range(n_all - len(listed))]
-        return 1 + np.array(listed + drawn, np.int32)
 
     def _objective(self) -> dict[str, Any]:
         return {

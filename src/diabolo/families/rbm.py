@@ -20,6 +20,7 @@ from diabolo.checks import OneOf, Range, refuse
 from diabolo.estimator import DiaboloEstimator
 from diabolo.joint import JointLikelihood
 from diabolo.keys import host_generator
+from diabolo.matrices import times
 from diabolo.model import DirectModel, Loss, State
 from diabolo.objectives import weighted_mean
 from diabolo.table import Schema
@@ -259,12 +260,12 @@ class RBMModel(DirectModel):
         own = logits[jnp.arange(n_draws) % _N_PROPOSED]
         hidden = machine.draw_by(own, key_draw)
         sure = jnp.sum(jax.nn.softplus(logits), axis=-1)
-        each = jnp.matmul(hidden, logits.T, precision="highest") - sure  # (n_draws, _N_PROPOSED)
+        each = times(hidden, logits.T) - sure  # (n_draws, _N_PROPOSED)
         share = jnp.bincount(jnp.arange(n_draws) % _N_PROPOSED, length=_N_PROPOSED) / n_draws
         log_q = jax.nn.logsumexp(each + jnp.log(share), axis=-1)
         bias, columns = machine.log_hidden(hidden)
         said = machine.together(hidden, machine.said(cells))
-        missing = jnp.matmul(columns, 1.0 - seen, precision="highest")
+        missing = times(columns, 1.0 - seen)
         return machine.log_visible(cells, seen) + bias + said + missing - log_q
 
     def _mean_filled(self, cells: Array, seen: Array) -> Array:

@@ -118,7 +118,7 @@ class Kernels(eqx.Module):
         """What the directions add to the log of independent Gaussians: (n_rows, n) nats."""
         n, n_directions, n_block = self.factor.shape
         sharp, place, log_root = self.sharp or _sharpened(self.centre, self.variance, self.factor)
-        heights = jnp.matmul(sharp.reshape(n * n_directions, n_block), x.T, precision="highest")
+        heights = matrices.times(sharp.reshape(n * n_directions, n_block), x.T)
         heights = heights.reshape(n, n_directions, len(x)) - place[:, :, None]
         of_whole = 0.5 * jnp.sum(heights**2, axis=1).T - log_root
         precision = jnp.broadcast_to(1.0 / self.variance, self.centre.shape)
@@ -225,7 +225,7 @@ def products(one: Array, other: Array) -> Array:
     As (other oneᵀ)ᵀ: `one` is a chunk of rows and `other` all kernels, and to turn the larger of the two round would
     take a processor several times as long as the product.
     """
-    return jnp.matmul(other, one.T, precision="highest").T
+    return matrices.times(other, one.T).T
 
 
 def squared_distances(x: Array, seen: Array, centre: Array, precision: Array) -> Array:
@@ -251,7 +251,7 @@ def _sharpened(centre: Array, variance: Array, factor: Array) -> tuple[Array, Ar
     weighed, root = _system(1.0 / variance, factor)
     eye = jnp.broadcast_to(jnp.eye(factor.shape[1]), root.shape)
     inverse = matrices.forward(root, eye)  # a system of n_block sides is slower
-    sharp = jnp.matmul(inverse, weighed, precision="highest")
+    sharp = matrices.times(inverse, weighed)
     return sharp, jnp.einsum("nkb,nb->nk", sharp, centre, precision="highest"), _log_determinant(root)
 
 
