@@ -148,7 +148,7 @@ CASES = {
         no_bottleneck="each column is told from those before it only, the first from none",
         no_decoder="one network reads and says; its start is a mixture near the marginal laws (test_made.py)",
     ),
-    "NormalizingFlow": Case(NormalizingFlow, {"n_layers": 1}, no_decoder=ITS_LAYERS),
+    "NormalizingFlow": Case(NormalizingFlow, {"n_layers": 1, "max_steps": 400}, no_decoder=ITS_LAYERS),
     "ManifoldParzen": Case(
         ManifoldParzen, {"n_neighbors": 11, "n_directions": 2}, no_decoder=ITS_KERNELS, untrained=ITS_ROWS
     ),
@@ -157,13 +157,15 @@ CASES = {
     ),
     "GSN": Case(
         GSN,
-        {"n_states": 1024, "n_burn": 30},
+        {"n_states": 1024, "n_burn": 30, "max_steps": 600},
         with_cell=_in_its_one_reading,
         chained=0.15,
         anew=_other_states,
     ),
     "RBM": Case(
-        RBM, {"n_components": 6}, no_decoder="one matrix is encoder and decoder: test_rbm looks at it"
+        RBM,
+        {"n_components": 6, "max_steps": 600},
+        no_decoder="one matrix is encoder and decoder: test_rbm looks at it",
     ),
 }
 
@@ -223,7 +225,7 @@ def among_chances(name: str, table: str, rows: Rows, n_readings: int) -> tuple[n
         readings = [reading_of(estimator.model_, rows, 1000, seed) for seed in range(n_readings)]
         return by_quadrature(estimator, rows), readings
     readings = [reading_of(anew(estimator, X, seed), rows, 1000, 0) for seed in range(n_readings)]
-    others = [reading_of(anew(estimator, X, n_readings + seed), rows, 1000, 0).values for seed in range(64)]
+    others = [reading_of(anew(estimator, X, n_readings + seed), rows, 1000, 0).values for seed in range(32)]
     return logsumexp(others, axis=0) - np.log(len(others)), readings
 
 

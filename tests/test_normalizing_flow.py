@@ -286,7 +286,7 @@ def test_gaps_in_training_are_integrated_over():
     X = np.stack([first, 0.9 * first + np.sqrt(0.19) * generator.normal(size=1500)], axis=1)
     holes = generator.random(X.shape) < 0.33
     holes[holes.all(axis=1), 0] = False
-    flow = NormalizingFlow(**SMALL).fit(np.where(holes, np.nan, X))
+    flow = NormalizingFlow(**SMALL | {"max_steps": 300}).fit(np.where(holes, np.nan, X))
     unseen = generator.normal(size=1000)
     unseen = np.stack([unseen, 0.9 * unseen + np.sqrt(0.19) * generator.normal(size=1000)], axis=1)
     truth = multivariate_normal([0, 0], [[1, 0.9], [0.9, 1]]).logpdf(unseen).mean()

@@ -60,7 +60,8 @@ def test_random_words_are_those_of_jax():
 def test_units_are_on_as_often_as_they_shall_and_none_heeds_another():
     """Two that share a random word, and any two of one call."""
     probability = np.tile(np.array([0.0, 1e-4, 0.3, 0.5, 0.9, 1.0], np.float32), (301, 1))
-    drawn = np.stack([bernoulli(key, probability) for key in jax.random.split(jax.random.key(0), 400)])
+    draw = jax.jit(bernoulli)
+    drawn = np.stack([draw(key, probability) for key in jax.random.split(jax.random.key(0), 400)])
     wanted, n = probability[0], drawn[..., 0].size
     error = np.sqrt(wanted * (1.0 - wanted) / n)
     assert np.all(np.abs(drawn.mean(axis=(0, 1)) - wanted) <= 4.0 * error)

@@ -110,7 +110,7 @@ def customers():
     income = np.exp(9 + 0.01 * age + 0.3 * generator.normal(size=400)).round()
     frame = pd.DataFrame({"age": age, "income": income, "work": work, "member": generator.random(400) < 0.4})
     frame.loc[123, "age"] = 203.0
-    return VAE(random_state=0, max_steps=2000).fit(frame), frame
+    return VAE(random_state=0, max_steps=800).fit(frame), frame
 
 
 def test_an_age_of_203_comes_first(customers):
