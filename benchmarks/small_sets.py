@@ -68,6 +68,16 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "learning_rate": 3e-3,
         "weight_decay": 10.0,
     },
+    "networks, two narrow layers": {
+        **WHOLE,
+        "hidden_layer_sizes": (200, 200),
+        "max_steps": 8000,
+        "n_networks": 16,
+        "n_orders": 2,
+        "dropout": 0.05,
+        "direct": False,
+        "weight_decay": 3.0,
+    },
     "networks, slow": {
         **WHOLE,
         "max_steps": 1000,
@@ -81,6 +91,16 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 SETTINGS |= {
     "many networks, two layers": SETTINGS["networks, two layers"] | {"n_networks": 24, "n_orders": 1},
+    "48 networks, two layers": SETTINGS["networks, two layers"] | {"n_networks": 48, "n_orders": 1},
+    "many networks, two narrow layers": SETTINGS["networks, two narrow layers"]
+    | {
+        "hidden_layer_sizes": (300, 300),
+        "learning_rate": 3e-3,
+        "max_steps": 3000,
+        "n_networks": 24,
+        "n_orders": 1,
+        "weight_decay": 15.0,
+    },
     "many networks, little dropped": SETTINGS["networks, little dropped"] | {"n_networks": 24, "n_orders": 2},
 }
 
