@@ -39,6 +39,7 @@ from diabolo import (
     restarts,
 )
 from diabolo.batches import Batch, Batches
+from diabolo.batches import ahead as taken_ahead
 from diabolo.joint import JointLikelihood
 from diabolo.model import Loss, Model, Phase, State
 from diabolo.nets import MLP, ConvolutionalDecoder, ConvolutionalEncoder
@@ -682,6 +683,29 @@ def test_images_of_eight_pixels_and_more_get_convolutions():
     assert np.array_equal(flat.transform(images.reshape(60, 64)), vae.transform(images))
     small = CASES["VAE"]().build(diabolo.Schema.learn(images[:, :7, :7]), jax.random.key(0))
     assert isinstance(small.encoder.network, MLP)  # below eight pixels, and wherever sizes are given
+
+
+# ---- chunks side by side ---------------------------------------------------------------------------------------
+
+
+def test_chunks_come_in_order_and_few_are_on_their_way():
+    asked = []
+
+    def operands():
+        for i in range(60):
+            asked.append(i)
+            yield (i,)
+
+    said = taken_ahead(lambda i: i**2, operands())
+    assert next(said) == 0 and asked == [0]  # it may compile
+    assert next(said) == 1 and len(asked) < 15
+    assert list(said) == [i**2 for i in range(2, 60)] and list(taken_ahead(abs, [])) == []
+
+
+def test_a_failure_in_any_chunk_is_the_callers():
+    said = taken_ahead(lambda i: 1 / (5 - i), ((i,) for i in range(20)))
+    with pytest.raises(ZeroDivisionError):
+        list(said)
 
 
 # ---- one compiled program --------------------------------------------------------------------------------------

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -183,14 +185,27 @@ def chunks(rows: Rows, size: int) -> Iterator[tuple[Batch, int]]:
         yield devices.shared_out(Batch(*parts)), stop - start
 
 
-def ahead(items: Iterable[T]) -> Iterator[T]:
-    """The items in their order, handed over when later ones are under way: the device need not wait for the host."""
-    waiting: deque[T] = deque()
-    for item in items:
-        waiting.append(item)
-        if len(waiting) > _AHEAD:
-            yield waiting.popleft()
-    yield from waiting
+def ahead(function: Callable[..., T], operands: Iterable[tuple[Any, ...]]) -> Iterator[T]:
+    """`function(*each)` of the operands in their order, later ones under way while the oldest is taken.
+
+    The first one is alone, as it may compile; the others have a thread for each core. An accelerator need not wait
+    for the host so, and the cores of a processor share small steps better by chunks than within each step.
+    """
+    rest = iter(operands)
+    for first in rest:
+        yield function(*first)
+        break
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        waiting: deque[Future[T]] = deque()
+        for each in rest:
+            waiting.append(pool.submit(function, *each))
+            if len(waiting) > _AHEAD:
+                yield waiting.popleft().result()
+        for future in waiting:
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def rows_together(n_draws: int) -> int:

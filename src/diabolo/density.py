@@ -84,12 +84,14 @@ def reading_of(model: Model, rows: Rows, n_draws: int, seed: int) -> Reading:
     """
     key, model = key_of(seed), on_device(model).prepared()
     size = rows_together(model.n_weights(n_draws))
-    found = ((*log_weights(model, batch, n_draws, key), n_true) for batch, n_true in chunks(rows, size))
-    # cut on the host: a slice on the device would compile one program per number of rows
-    summaries = [
-        _summary(np.asarray(weights, np.float64)[:n_true], counts) for weights, counts, n_true in ahead(found)
-    ]
-    values, error, effective, tail = (np.concatenate(part) for part in zip(*summaries, strict=True))
+
+    def summary(batch: Batch, n_true: int) -> tuple[np.ndarray, ...]:
+        weights, counts = log_weights(model, batch, n_draws, key)
+        # cut on the host: a slice on the device would compile one program per number of rows
+        return _summary(np.asarray(weights, np.float64)[:n_true], counts)
+
+    each = ahead(summary, chunks(rows, size))
+    values, error, effective, tail = (np.concatenate(part) for part in zip(*each, strict=True))
     kind = model.kinds(rows.observed)
     exact = kind == "exact"
     error[exact], effective[exact], tail[exact] = 0.0, np.nan, -np.inf

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ __all__ = ["compiled", "compiler_options", "everywhere", "make_room", "shared_ou
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _ROWS = "rows"
+_IN_TURN = threading.RLock()
 
 #: jaxlib 0.10.2 hands reductions on a CPU to YNNPACK, which takes a transposed operand for a plain one from the
 #: 32,769th result on. Half of the cells of 64 rows, 128 draws and 8 columns of levels had another cell's nats.
@@ -44,7 +46,11 @@ def _knows_what_is_right() -> bool:
 
 
 def compiled(function: Function) -> Function:
-    """`eqx.filter_jit` with our options, which only the first call can know; within another program, part of it."""
+    """`eqx.filter_jit` with our options, which only the first call can know; within another program, part of it.
+
+    Threads may call it side by side; where devices share a program they start it in turn, as its parts wait for each
+    other.
+    """
 
     @functools.cache
     def on(backend: str) -> Callable[..., Any]:
@@ -54,7 +60,11 @@ def compiled(function: Function) -> Function:
     def call(*operands: Any, **options: Any) -> Any:
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((operands, options))):
             return function(*operands, **options)
-        return on(jax.default_backend())(*operands, **options)
+        program = on(jax.default_backend())
+        if _mesh() is None:
+            return program(*operands, **options)
+        with _IN_TURN:
+            return program(*operands, **options)
 
     return call  # type: ignore[return-value]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,34 +24,34 @@ _DRAWN_TOGETHER = 512
 def codes(model: Model, rows: Rows) -> np.ndarray:
     """(n_rows, n_components) float64, deterministic."""
     model, size = on_device(model), _chunk_size(rows.values.shape[1])
-    return _gathered(((_codes(model, batch), n) for batch, n in chunks(rows, size)), len(rows.values))
+    return _gathered(lambda batch: _codes(model, batch), chunks(rows, size), len(rows.values))
 
 
 def classes(model: LabelModel, rows: Rows) -> np.ndarray:
     """(n_rows, n_classes) float64: the classifier's probabilities."""
     model, size = on_device(model), _chunk_size(rows.values.shape[1])
-    return _gathered(((_classes(model, batch), n) for batch, n in chunks(rows, size)), len(rows.values))
+    return _gathered(lambda batch: _classes(model, batch), chunks(rows, size), len(rows.values))
 
 
 def means(model: Model, codes: np.ndarray, given: np.ndarray) -> np.ndarray:
     """What stands for the law at each code: (n_rows, width) encoded."""
     model, size = on_device(model), _chunk_size(model.likelihood.width)
     pairs = zip(_padded(codes, size), _padded(given, size), strict=True)
-    return _gathered(((_means(model, part, condition), n) for (part, n), (condition, _) in pairs), len(codes))
+    parts = (((part, condition), n) for (part, n), (condition, _) in pairs)
+    return _gathered(lambda part: _means(model, *part), parts, len(codes))
 
 
 def draws(model: Model, given: np.ndarray, seed: int) -> np.ndarray:
     """One draw for each row of conditions (n_rows, given_width): (n_rows, width) encoded."""
-    model, parts = on_device(model), _padded(given, _DRAWN_TOGETHER)
-    drawn = ((_draws(model, key_of(seed, i), part), n) for i, (part, n) in enumerate(parts))
-    return _gathered(drawn, len(given))
+    model, pieces = on_device(model), enumerate(_padded(given, _DRAWN_TOGETHER))
+    parts = (((key_of(seed, i), part), n) for i, (part, n) in pieces)
+    return _gathered(lambda part: _draws(model, *part), parts, len(given))
 
 
 def marginals(likelihood: JointLikelihood, rows: Rows) -> np.ndarray:
     """Nats of every cell under its column's own marginal law: (n_rows, n_columns), per unit of the encoded value."""
     size = _chunk_size(rows.values.shape[1])
-    found = ((_marginals(likelihood, part), n) for part, n in _padded(rows.values, size))
-    return _gathered(found, len(rows.values))
+    return _gathered(lambda part: _marginals(likelihood, part), _padded(rows.values, size), len(rows.values))
 
 
 @devices.compiled
@@ -91,12 +91,13 @@ def _padded(rows: np.ndarray, size: int) -> Iterator[tuple[Any, int]]:
         yield np.pad(part, ((0, size - len(part)), (0, 0))), len(part)
 
 
-def _gathered(blocks: Iterator[tuple[Array, int]], n_rows: int) -> np.ndarray:
-    """The true rows of all blocks, (n_rows, width) float64; the oldest is copied while later ones are computed."""
+def _gathered(function: Callable[[Any], Array], parts: Iterator[tuple[Any, int]], n_rows: int) -> np.ndarray:
+    """What the function says of each part's true rows, (n_rows, width) float64."""
     out, start = None, 0
-    for block, n in ahead(blocks):
+    for block in ahead(lambda part, n: np.asarray(function(part))[:n], parts):
+        n = len(block)
         out = np.empty((n_rows, *block.shape[1:])) if out is None else out
-        out[start : start + n] = np.asarray(block)[:n]
+        out[start : start + n] = block
         start += n
     assert out is not None, "there is at least one block"
     return out
