@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
@@ -21,7 +21,7 @@ __all__ = ["Batch", "Batches", "Reservoir", "ahead", "chunks", "row_keys", "rows
 
 T = TypeVar("T")
 
-_AHEAD = 8  # chunks on their way while the oldest is taken: they are all that memory holds
+_AHEAD = 8  # chunks on their way while the oldest is taken: they and their work are all that memory holds
 _MAX_HELD = 10_000  # rows: more cost every round and say nothing more about when to stop
 _DRAWS_TOGETHER = (
     8192  # codes decoded at once: wide enough for the matrix products, small enough for the cache
@@ -188,20 +188,24 @@ def chunks(rows: Rows, size: int) -> Iterator[tuple[Batch, int]]:
 def ahead(function: Callable[..., T], operands: Iterable[tuple[Any, ...]]) -> Iterator[T]:
     """`function(*each)` of the operands in their order, later ones under way while the oldest is taken.
 
-    The first one is alone, as it may compile; the others have a thread for each core. An accelerator need not wait
-    for the host so, and the cores of a processor share small steps better by chunks than within each step.
+    The first one is alone, as it may compile. The others have a thread for each core, up to eight: cores share small
+    steps better by chunks than within each step; an accelerator has two, so that it need not wait for the host. Under
+    settings of the calling thread alone, as `with jax.default_device(...)`, one follows the other.
     """
     rest = iter(operands)
     for first in rest:
         yield function(*first)
         break
-    pool = ThreadPoolExecutor(os.cpu_count())
+    pool = ThreadPoolExecutor(devices.n_programs(_AHEAD))
     try:
         waiting: deque[Future[T]] = deque()
         for each in rest:
-            waiting.append(pool.submit(function, *each))
-            if len(waiting) > _AHEAD:
+            if not waiting and pool.submit(devices.settings).result() != devices.settings():
+                yield function(*each)
+                continue
+            if len(waiting) == _AHEAD:
                 yield waiting.popleft().result()
+            waiting.append(pool.submit(copy_context().run, function, *each))
         for future in waiting:
             yield future.result()
     finally:

@@ -14,7 +14,15 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-__all__ = ["compiled", "compiler_options", "everywhere", "make_room", "shared_out"]
+__all__ = [
+    "compiled",
+    "compiler_options",
+    "everywhere",
+    "make_room",
+    "n_programs",
+    "settings",
+    "shared_out",
+]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -48,7 +56,7 @@ def _knows_what_is_right() -> bool:
 def compiled(function: Function) -> Function:
     """`eqx.filter_jit` with our options, which only the first call can know; within another program, part of it.
 
-    Threads may call it side by side; where devices share a program they start it in turn, as its parts wait for each
+    Threads may call it side by side; where devices share a program they run it in turn, as its parts wait for each
     other.
     """
 
@@ -67,6 +75,19 @@ def compiled(function: Function) -> Function:
             return program(*operands, **options)
 
     return call  # type: ignore[return-value]
+
+
+def n_programs(most: int) -> int:
+    """How many programs to run side by side: one for each core that this process may use; two on an accelerator."""
+    if jax.default_backend() != "cpu":
+        return 2
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, most)
+
+
+def settings() -> list[str]:
+    """What JAX is told in this thread: a setting by `with` is that of one thread."""
+    return [repr(getattr(jax.config, name, None)) for name in jax.config.values]
 
 
 def everywhere(tree: Any) -> Any:
