@@ -168,19 +168,21 @@ def test_the_sign_and_the_constants_of_a_log_density(case, on_points):
 
 @pytest.mark.parametrize("n_draws", [100, 9000])  # 8,192 draws make a chunk
 def test_a_number_of_draws_that_the_chunk_does_not_divide(n_draws, monkeypatch):
-    model, X, blocks = fitted("VAE"), points()[:10], []
+    model, X, weights_of = fitted("VAE"), points()[:10], {}
     log_weights = density.log_weights
 
-    def recorded(*asked):
-        weights, counts = log_weights(*asked)
-        blocks.append(np.asarray(weights, np.float64))
+    def recorded(model, batch, *asked):
+        weights, counts = log_weights(model, batch, *asked)
+        for row, each in zip(np.asarray(batch.values), np.asarray(weights, np.float64), strict=True):
+            weights_of[row.tobytes()] = each  # chunks are read side by side, in any order
         return weights, counts
 
     monkeypatch.setattr(density, "log_weights", recorded)
     reading = model.log_density(X, n_draws)
-    weights = np.concatenate(blocks)[: len(X)]
+    rows = model.schema_.encode(X)
+    weights = np.array([weights_of[row.tobytes()] for row in rows.values])
     assert weights.shape == (10, n_draws)
-    by_hand = np.log(np.mean(np.exp(weights), axis=1)) + model.schema_.encode(X).offset
+    by_hand = np.log(np.mean(np.exp(weights), axis=1)) + rows.offset
     np.testing.assert_allclose(reading.values, by_hand, atol=1e-9)
 
 
