@@ -39,7 +39,6 @@ from diabolo import (
     restarts,
 )
 from diabolo.batches import Batch, Batches
-from diabolo.batches import ahead as taken_ahead
 from diabolo.joint import JointLikelihood
 from diabolo.model import Loss, Model, Phase, State
 from diabolo.nets import MLP, ConvolutionalDecoder, ConvolutionalEncoder
@@ -696,25 +695,25 @@ def test_chunks_come_in_order_and_few_are_on_their_way():
             asked.append(i)
             yield (i,)
 
-    said = taken_ahead(lambda i: i**2, operands())
+    said = devices.ahead(lambda i: i**2, operands())
     assert next(said) == 0 and asked == [0]  # it may compile
     assert next(said) == 1 and len(asked) < 15
-    assert list(said) == [i**2 for i in range(2, 60)] and list(taken_ahead(abs, [])) == []
+    assert list(said) == [i**2 for i in range(2, 60)] and list(devices.ahead(abs, [])) == []
 
 
 def test_settings_of_the_calling_thread_hold_for_every_chunk():
     def kinds():
-        return list(taken_ahead(lambda i: str(jnp.asarray(i * 0.5).dtype), ((i,) for i in range(4))))
+        return list(devices.ahead(lambda i: str(jnp.asarray(i * 0.5).dtype), ((i,) for i in range(4))))
 
     assert kinds() == ["float32"] * 4
     with jax.enable_x64(True):
         assert kinds() == ["float64"] * 4
     with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
-        list(taken_ahead(lambda i: np.ones(1) / (3 - i), ((i,) for i in range(4))))
+        list(devices.ahead(lambda i: np.ones(1) / (3 - i), ((i,) for i in range(4))))
 
 
 def test_a_failure_in_any_chunk_is_the_callers():
-    said = taken_ahead(lambda i: 1 / (5 - i), ((i,) for i in range(20)))
+    said = devices.ahead(lambda i: 1 / (5 - i), ((i,) for i in range(20)))
     with pytest.raises(ZeroDivisionError):
         list(said)
 

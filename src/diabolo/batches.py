@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import copy_context
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -17,11 +14,8 @@ from jax import Array
 from diabolo import devices
 from diabolo.table import Rows
 
-__all__ = ["Batch", "Batches", "Reservoir", "ahead", "chunks", "row_keys", "rows_together"]
+__all__ = ["Batch", "Batches", "Reservoir", "chunks", "row_keys", "rows_together"]
 
-T = TypeVar("T")
-
-_AHEAD = 8  # chunks on their way while the oldest is taken: they and their work are all that memory holds
 _MAX_HELD = 10_000  # rows: more cost every round and say nothing more about when to stop
 _DRAWS_TOGETHER = (
     8192  # codes decoded at once: wide enough for the matrix products, small enough for the cache
@@ -183,33 +177,6 @@ def chunks(rows: Rows, size: int) -> Iterator[tuple[Batch, int]]:
         if stop - start < size:
             parts = tuple(np.pad(part, ((0, size - (stop - start)), (0, 0))) for part in parts)  # type: ignore[assignment]
         yield devices.shared_out(Batch(*parts)), stop - start
-
-
-def ahead(function: Callable[..., T], operands: Iterable[tuple[Any, ...]]) -> Iterator[T]:
-    """`function(*each)` of the operands in their order, later ones under way while the oldest is taken.
-
-    The first one is alone, as it may compile. The others have a thread for each core, up to eight: cores share small
-    steps better by chunks than within each step; an accelerator has two, so that it need not wait for the host. Under
-    settings of the calling thread alone, as `with jax.default_device(...)`, one follows the other.
-    """
-    rest = iter(operands)
-    for first in rest:
-        yield function(*first)
-        break
-    pool = ThreadPoolExecutor(devices.n_programs(_AHEAD))
-    try:
-        waiting: deque[Future[T]] = deque()
-        for each in rest:
-            if not waiting and pool.submit(devices.settings).result() != devices.settings():
-                yield function(*each)
-                continue
-            if len(waiting) == _AHEAD:
-                yield waiting.popleft().result()
-            waiting.append(pool.submit(copy_context().run, function, *each))
-        for future in waiting:
-            yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def rows_together(n_draws: int) -> int:

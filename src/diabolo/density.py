@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 
 from diabolo import devices
-from diabolo.batches import Batch, ahead, chunks, row_keys, rows_together
+from diabolo.batches import Batch, chunks, row_keys, rows_together
 from diabolo.keys import key_of
 from diabolo.model import CodeModel, DirectModel, Model, on_device
 from diabolo.table import Rows
@@ -90,7 +90,7 @@ def reading_of(model: Model, rows: Rows, n_draws: int, seed: int) -> Reading:
         # cut on the host: a slice on the device would compile one program per number of rows
         return _summary(np.asarray(weights, np.float64)[:n_true], counts)
 
-    each = ahead(summary, chunks(rows, size))
+    each = devices.ahead(summary, chunks(rows, size))
     values, error, effective, tail = (np.concatenate(part) for part in zip(*each, strict=True))
     kind = model.kinds(rows.observed)
     exact = kind == "exact"

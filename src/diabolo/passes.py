@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from diabolo import devices
-from diabolo.batches import Batch, ahead, chunks
+from diabolo.batches import Batch, chunks
 from diabolo.joint import JointLikelihood
 from diabolo.keys import key_of
 from diabolo.labels import LabelModel
@@ -94,10 +94,9 @@ def _padded(rows: np.ndarray, size: int) -> Iterator[tuple[Any, int]]:
 def _gathered(function: Callable[[Any], Array], parts: Iterator[tuple[Any, int]], n_rows: int) -> np.ndarray:
     """What the function says of each part's true rows, (n_rows, width) float64."""
     out, start = None, 0
-    for block in ahead(lambda part, n: np.asarray(function(part))[:n], parts):
-        n = len(block)
+    for block in devices.ahead(lambda part, n: np.asarray(function(part))[:n], parts):
         out = np.empty((n_rows, *block.shape[1:])) if out is None else out
-        out[start : start + n] = block
-        start += n
+        out[start : start + len(block)] = block
+        start += len(block)
     assert out is not None, "there is at least one block"
     return out
