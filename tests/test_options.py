@@ -287,7 +287,16 @@ AIMS = (
     "corruption",
     "corruption_level",
 )
-AIMS += ("agnostic", "dropout", "weight_decay", "n_gibbs", "persistent", "n_chains", "n_temperatures")
+AIMS += (
+    "agnostic",
+    "dropout",
+    "weight_decay",
+    "decoupled_weight_decay",
+    "n_gibbs",
+    "persistent",
+    "n_chains",
+    "n_temperatures",
+)
 AIMS += ("noise", "resampling", "n_walkback", "n_states", "n_burn")
 #: Each member's own options, and those that show elsewhere in it than in the others.
 MEMBERS: dict[str, dict[str, Change]] = {
@@ -327,6 +336,7 @@ MEMBERS: dict[str, dict[str, Change]] = {
         "n_gibbs": Change(1),
         "persistent": Change(False),
         "n_chains": Change(4),
+        "decoupled_weight_decay": Change(1.0),
         "n_temperatures": Change(20, annealed, {"n_components": 21}),
         "given": Change(("a",), refused),
     },

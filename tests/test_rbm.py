@@ -1,5 +1,6 @@
 """The Boltzmann machine against sums over all its states, all its rows, or a grid."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -102,12 +103,12 @@ def test_free_energy_is_what_rows_have_before_they_are_shared_out(n_hidden):
     free = rbm.free_energy(EVERY)
     np.testing.assert_allclose(-free - rbm.log_z_, rbm.score_samples(EVERY), atol=1e-9)
     if n_hidden == 5:
-        b, c, W, m = (
+        b, c, W, m, n = (
             np.asarray(getattr(rbm.model_.machine, name), np.float64)
-            for name in ("bias", "hidden_bias", "weights", "middle")
+            for name in ("bias", "hidden_bias", "weights", "middle", "hidden_middle")
         )
         hidden = np.array(list(itertools.product([0.0, 1.0], repeat=n_hidden)))
-        energies = (EVERY @ b)[:, None] + hidden @ c + (EVERY - m) @ W @ (hidden - 0.5).T
+        energies = (EVERY @ b)[:, None] + hidden @ c + (EVERY - m) @ W @ (hidden - n).T
         np.testing.assert_allclose(free, -logsumexp(energies, axis=1), atol=1e-4)
 
 
@@ -277,6 +278,30 @@ def test_contrastive_gradients_point_where_the_likelihood_rises():
     assert found[1, False] > 0.8
     assert found[20, False] > 0.99 and found[20, False] > found[1, False]
     assert found[1, True] > 0.99
+
+
+def test_weights_decay_by_a_share_of_the_rate_and_biases_do_not():
+    model = machine(5).model_
+    state = model.initial_state()
+    still = model.settled(state, jnp.asarray(0.1)).machine
+    decayed = dataclasses.replace(model, decay=jnp.asarray(0.5)).settled(state, jnp.asarray(0.1)).machine
+    np.testing.assert_allclose(decayed.weights, 0.95 * still.weights, rtol=1e-6)
+    assert np.array_equal(decayed.bias, still.bias)
+    assert np.array_equal(decayed.hidden_bias, still.hidden_bias)
+
+
+def test_the_centre_of_the_hidden_units_follows_their_mean_and_the_machine_stays_what_it_is():
+    """Another centre is another way to write the same machine; in training it goes where the units are."""
+    model = machine(5).model_
+    one, cells = model.machine, jnp.asarray(EVERY)
+    other = one.recentred(jnp.linspace(0.0, 1.0, 5))
+
+    def log_prob(machine):
+        return machine.log_unnormalised(cells, jnp.ones_like(cells)) - exact_log_z(machine)
+
+    np.testing.assert_allclose(log_prob(other), log_prob(one), atol=1e-4)
+    mean = model.encode(Batch.of(machine(5).schema_.encode(binary())))["hidden"].mean(axis=0)
+    np.testing.assert_allclose(one.hidden_middle, mean, atol=0.05)
 
 
 # ---- other kinds of columns --------------------------------------------------------------------------------------

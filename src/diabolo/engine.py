@@ -411,6 +411,8 @@ def _round(
         gradient = jax.tree.map(lambda g: g * shrink, gradient)
         update, optimizer = moment.update(gradient, optimizer)
         weights = jax.tree.map(lambda w, u: w - rates[i] * u, weights, update)
+        settled = eqx.combine(weights, frozen).settled(state, rates[i])
+        weights = eqx.filter(settled, getattr(settled, phase.trainable)())
         state = state._replace(step=state.step + 1)
         if average is not None:  # at first the mean of all steps: what they began with is soon forgotten
             share = 1.0 / jnp.minimum(state.step, n_averaged)

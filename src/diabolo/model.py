@@ -198,6 +198,10 @@ class Model(eqx.Module):
         """What looks at the rows before training: a start that no random number gives."""
         return self
 
+    def settled(self, state: State, rate: Array) -> Self:
+        """The same after a step at this rate: what moves besides by a gradient, by what the step left in the state."""
+        return self
+
     def finish(self, batches: Batches, key: Array) -> Self:
         """What is fitted after training: priors on codes, noise on held-out rows."""
         return self

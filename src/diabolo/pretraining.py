@@ -45,7 +45,7 @@ class Layer(Model):
     code_widths: tuple[tuple[str, int], ...] = eqx.field(static=True)
 
     def fixed(self) -> tuple[Any, ...]:
-        return (*super().fixed(), self.machine.units, self.machine.middle)
+        return (*super().fixed(), self.machine.units, self.machine.middle, self.machine.hidden_middle)
 
     def loss(self, batch: Batch, key: Array, state: State) -> Loss:
         """Source: Hinton 2002, eq. 5. A missing cell is at 0, which is a number's mean."""

@@ -1,7 +1,7 @@
 """The machine itself: energies, and one step of its chain.
 
-p(x, h) = exp(-E(x, h)) / Z, -E(x, h) = b·x' + measure(x) + c·h + (x' - m')·W (h - 1/2); x' is x with its numbers over
-their spread. Any machine can be written so, with other b and c; what the centres are good for is training.
+p(x, h) = exp(-E(x, h)) / Z, -E(x, h) = b·x' + measure(x) + c·h + (x' - m')·W (h - n); x' is x with its numbers over
+their spread. Any machine can be written so, with other b and c; what the centres m and n are good for is training.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from diabolo.matrices import times
 __all__ = ["Machine"]
 
 _SPREAD = 0.01  # of the first weights (Hinton 2012, section 8)
-_HALF = 0.5  # the centre of the hidden units
+_HALF = 0.5  # the first centre of the hidden units
 
 
 class Machine(eqx.Module):
@@ -36,10 +36,11 @@ class Machine(eqx.Module):
     hidden_bias : (n_hidden,)
     raw_spread : (width,) see `Units.spread`
     middle : (width,) the cells m from which the weights work, those of the training rows in the mean
+    hidden_middle : (n_hidden,) the hidden units n likewise; no gradient moves them, see `recentred`
 
     Source: Smolensky 1986; Welling, Rosen-Zvi & Hinton 2004 (units of other kinds); the numbers' units as in
     Salakhutdinov & Hinton 2009, with learned spreads. Centres: Montavon & Müller 2012; Melchior, Fischer & Wiskott
-    2016, whose centre of the hidden units follows them; here it is 1/2, where they start.
+    2016.
     """
 
     units: Units
@@ -48,6 +49,7 @@ class Machine(eqx.Module):
     hidden_bias: Array
     raw_spread: Array
     middle: Array
+    hidden_middle: Array
 
     @classmethod
     def starting(cls, units: Units, marginal: np.ndarray, n_hidden: int, key: Array) -> Self:
@@ -57,7 +59,7 @@ class Machine(eqx.Module):
         zeros: Any = np.zeros(n_hidden, np.float32)
         spread: Any = np.zeros(units.width, np.float32)
         middle: Any = np.asarray(units.centre(bias, np.ones_like(bias), mean=True))
-        return cls(units, weights, bias, zeros, spread, middle)
+        return cls(units, weights, bias, zeros, spread, middle, zeros + np.float32(_HALF))
 
     @property
     def n_hidden(self) -> int:
@@ -66,6 +68,15 @@ class Machine(eqx.Module):
     @property
     def spread(self) -> Array:
         return self.units.spread(self.raw_spread)
+
+    @property
+    def _centre(self) -> Array:
+        return jax.lax.stop_gradient(self.hidden_middle)
+
+    def recentred(self, hidden_middle: Array) -> Self:
+        """The same machine with its hidden units' centre elsewhere: only Z is another."""
+        bias = self.bias + times(hidden_middle - self.hidden_middle, self.weights.T)
+        return eqx.tree_at(lambda one: (one.bias, one.hidden_middle), self, (bias, hidden_middle))
 
     def inputs(self, cells: Array) -> Array:
         """Logits of the hidden units, (..., width) -> (..., n_hidden)."""
@@ -77,7 +88,7 @@ class Machine(eqx.Module):
 
     def params(self, hidden: Array) -> Array:
         """Parameters of the visible units, (..., n_hidden) -> (..., width)."""
-        return self.bias + times(hidden - _HALF, self.weights.T)
+        return self.bias + times(hidden - self._centre, self.weights.T)
 
     def log_visible(self, cells: Array, seen: Array) -> Array:
         """What the seen cells say without the hidden units, (...,) nats; the mass of seen levels included."""
@@ -96,7 +107,7 @@ class Machine(eqx.Module):
 
     def log_on_or_off(self, inputs: Array, beta: Array | float = 1.0) -> Array:
         """Log of each hidden unit's sum over on and off, (..., n_hidden) nats; beta scales its part of the energy."""
-        return jax.nn.softplus(beta * inputs) - _HALF * beta * (inputs - self.hidden_bias)
+        return jax.nn.softplus(beta * inputs) - self._centre * beta * (inputs - self.hidden_bias)
 
     def log_hidden(self, hidden: Array) -> tuple[Array, Array]:
         """What h says without cells, (...,), and the log of what each column sums to given h, (..., n_columns) nats."""
@@ -105,7 +116,7 @@ class Machine(eqx.Module):
 
     def together(self, hidden: Array, said: Array) -> Array:
         """What hidden states (..., n_hidden) and cells, by what they `said`, say together: (...,) or (..., n_rows)."""
-        return times(hidden - _HALF, said.T)
+        return times(hidden - self._centre, said.T)
 
     def draw_hidden(self, cells: Array, key: Array) -> Array:
         return self.draw_by(self.inputs(cells), key)

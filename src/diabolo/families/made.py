@@ -171,7 +171,9 @@ class MaskedModel(DirectModel):
     def sample(self, key: Array, n: int, given: Array) -> Array:
         """As many rows of each order as of any other, dealt out at random, so that every row is a draw of the mean."""
         if not self.likelihood.width:
-            return jnp.zeros((n, 0), given.dtype)  # constants only: no cell to draw, and `lax.map` groups no empty ones
+            return jnp.zeros(
+                (n, 0), given.dtype
+            )  # constants only: no cell to draw, and `lax.map` groups no empty ones
         key_place, key_cells = jax.random.split(key)
         n_networks, n_orders, _ = self.orders.shape
         orders = jnp.tile(self.orders, (1, -(-_N_GROUPS // (n_networks * n_orders)), 1))

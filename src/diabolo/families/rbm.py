@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import equinox as eqx
 import jax
@@ -29,6 +29,7 @@ __all__ = ["RBM"]
 
 _LOOKED_AT_BITS = 12  # hidden units up to which training looks at exact nats, and draws come from all states
 _LEARNING_RATE = 0.03
+_FOLLOWED = 0.01  # share of a step's mean in the centre of the hidden units
 _N_KEPT = 1024  # hidden states kept of the trained machine, from which chains of draws start
 _N_BURN = 200  # steps of a chain before its draw
 _N_CLAMPED = 100  # steps of a chain for cells that are missing
@@ -36,6 +37,13 @@ _N_FILL = 5  # steps that fill a gap in training
 _N_WALKED = 20  # steps of a chain that proposes hidden states for a row with gaps
 _N_MEAN_FIELD = 10
 _N_PROPOSED = 32  # filled rows whose hidden units' laws together propose states for a row with gaps
+
+
+class Running(NamedTuple):
+    """What a step leaves to the next: hidden units of persistent chains (n_chains, n_hidden), and their mean."""
+
+    chains: Array | None
+    mean: Array
 
 
 class RBMModel(DirectModel):
@@ -50,6 +58,7 @@ class RBMModel(DirectModel):
     marginal : (width,) parameters of the columns' marginal laws, in the order of the units
     log_z, log_z_error : () nats; the error is 0 where the states were enumerated
     kept : (n_kept, n_hidden) hidden states of the trained machine
+    decay : () share of the rate by which a step shrinks the weights, not trained
     """
 
     density_kind: ClassVar[str] = "estimate"
@@ -61,6 +70,7 @@ class RBMModel(DirectModel):
     log_z: Array
     log_z_error: Array
     kept: Array
+    decay: Array
     code_widths: tuple[tuple[str, int], ...] = eqx.field(static=True)
     n_gibbs: int = eqx.field(static=True)
     n_chains: int = eqx.field(static=True)
@@ -90,15 +100,29 @@ class RBMModel(DirectModel):
             self.log_z,
             self.log_z_error,
             self.kept,
+            self.decay,
         )
         return (*super().fixed(), *facts)
 
     def initial_state(self) -> State:
-        state = super().initial_state()
-        if not self.persistent:
-            return state
-        # -1: not begun, whatever the step is: chains may be asked for between two calls
-        return state._replace(running=np.full((self.n_chains, self.machine.n_hidden), -1.0, np.float32))
+        chains: Any = None
+        if self.persistent:  # -1: not begun, whatever the step is: chains may be asked for between two calls
+            chains = np.full((self.n_chains, self.machine.n_hidden), -1.0, np.float32)
+        return (
+            super().initial_state()._replace(running=Running(chains, np.asarray(self.machine.hidden_middle)))
+        )
+
+    def settled(self, state: State, rate: Array) -> Self:
+        """The hidden units' centre follows their mean, of rows and draws alike; then the weights decay.
+
+        Source: Melchior, Fischer & Wiskott 2016, How to center binary deep Boltzmann machines, algorithm 1; Loshchilov
+        & Hutter 2019, Decoupled weight decay regularization, algorithm 2, arXiv:1711.05101.
+        """
+        middle = self.machine.hidden_middle
+        followed = self.machine.recentred(middle + _FOLLOWED * (state.running.mean - middle))
+        decayed = (1.0 - rate * self.decay) * followed.weights
+        machine = eqx.tree_at(lambda one: one.weights, followed, decayed)
+        return eqx.tree_at(lambda model: model.machine, self, machine)
 
     def with_gaps(self) -> Self:
         return dataclasses.replace(self, gaps=True)
@@ -114,10 +138,11 @@ class RBMModel(DirectModel):
         cells, seen = self._inward(batch)
         if self.gaps:
             cells = jax.lax.stop_gradient(self._filled(still, cells, seen, key_fill))
+        chains = state.running.chains
         if self.persistent:
             firsts = jnp.take(cells, jnp.arange(self.n_chains), axis=0, mode="wrap")
             hidden = jax.lax.cond(
-                state.running[0, 0] < 0, lambda: still.draw_hidden(firsts, key_hidden), lambda: state.running
+                chains[0, 0] < 0, lambda: still.draw_hidden(firsts, key_hidden), lambda: chains
             )
         else:
             hidden = still.draw_hidden(cells, key_hidden)
@@ -128,11 +153,11 @@ class RBMModel(DirectModel):
         both, n_rows = jnp.concatenate([cells, drawn]), len(cells)
         inputs = self.machine.inputs(both)
         log_each = self.machine.log_unnormalised(both, jnp.ones_like(seen[:1]), inputs)
-        if self.persistent:
-            on_draws = jax.lax.stop_gradient(inputs[n_rows:])
-            state = state._replace(running=still.draw_by(on_draws, key_hidden))
+        said = jax.lax.stop_gradient(inputs)
+        chains = still.draw_by(said[n_rows:], key_hidden) if self.persistent else None
+        running = Running(chains, jnp.mean(jax.nn.sigmoid(said), axis=0))
         of_rows, of_draws = weighted_mean(log_each[:n_rows], batch.weight), jnp.mean(log_each[n_rows:])
-        return Loss(of_draws - of_rows, {}, state)
+        return Loss(of_draws - of_rows, {}, state._replace(running=running))
 
     def held_out(self, batch: Batch, key: Array) -> Array:
         """log p(x) where the states are few; beyond, log p(x | E[h | x]), which is looked at and chooses nothing."""
@@ -320,6 +345,8 @@ class RBM(DiaboloEstimator):
     n_gibbs : steps of the chain between two updates
     persistent : chains go on from batch to batch (PCD); False starts them at the batch (CD)
     n_chains : persistent chains
+    decoupled_weight_decay : each step shrinks the weights by that share of the learning rate; 0.05 does many hidden
+        units good
     n_temperatures : of the annealed estimate of log Z beyond 20 hidden units, which runs 1,024 chains; "auto" is 2,000
     kinds : column kinds by name, `{"age": "real"}`, or one for all, `"real"`; what is not named is inferred
     given : none: a partition function for every condition is not in reach; the parameter refuses
@@ -368,6 +395,7 @@ class RBM(DiaboloEstimator):
         "n_gibbs": [Range(1, whole=True)],
         "persistent": [bool, np.bool_],
         "n_chains": [Range(1, whole=True)],
+        "decoupled_weight_decay": [Range(0.0)],
         "n_temperatures": [OneOf("auto"), Range(10, whole=True)],
     }
 
@@ -378,6 +406,7 @@ class RBM(DiaboloEstimator):
         n_gibbs=5,
         persistent=True,
         n_chains=128,
+        decoupled_weight_decay=0.0,
         n_temperatures="auto",
         kinds=None,
         given=(),
@@ -397,6 +426,7 @@ class RBM(DiaboloEstimator):
         self.n_gibbs = n_gibbs
         self.persistent = persistent
         self.n_chains = n_chains
+        self.decoupled_weight_decay = decoupled_weight_decay
         self.n_temperatures = n_temperatures
         self.kinds = kinds
         self.given = given
@@ -468,6 +498,7 @@ class RBM(DiaboloEstimator):
             "n_chains": int(self.n_chains),
             "persistent": bool(self.persistent),
             "n_temperatures": n_temperatures,
+            "decay": np.asarray(self.decoupled_weight_decay, np.float32),
         }
 
     def _rate(self) -> float:
