@@ -149,6 +149,12 @@ def gradient(asked: Asked) -> Iterator[Any]:
     yield _at_step_3(_gradient_of_step, asked.handed)
 
 
+def settled(asked: Asked) -> Iterator[Any]:
+    """What a step moves besides by a gradient."""
+    model = asked.handed.model
+    yield eqx.filter(model.settled(engine.start(model).state, np.float32(0.1)), model.trainable())
+
+
 def judged(asked: Asked) -> Iterator[Any]:
     """What held-out rows are judged by."""
     yield asked.handed.model.held_out(asked.handed.batches.held_out, jax.random.key(1))
@@ -336,7 +342,7 @@ MEMBERS: dict[str, dict[str, Change]] = {
         "n_gibbs": Change(1),
         "persistent": Change(False),
         "n_chains": Change(4),
-        "decoupled_weight_decay": Change(1.0),
+        "decoupled_weight_decay": Change(1.0, settled),
         "n_temperatures": Change(20, annealed, {"n_components": 21}),
         "given": Change(("a",), refused),
     },

@@ -393,6 +393,7 @@ def _round(
     The number of steps is an operand, so that the last, shorter round runs in the same program.
     """
     moment = optax.scale_by_adam()
+    trained = jax.tree.map(lambda leaf: leaf is not None, training.weights, is_leaf=lambda leaf: leaf is None)
 
     def loss_of(weights: Any, batch: Batch, step_key: Array, state: State) -> tuple[Array, Any]:
         model = eqx.combine(weights, frozen)
@@ -411,8 +412,7 @@ def _round(
         gradient = jax.tree.map(lambda g: g * shrink, gradient)
         update, optimizer = moment.update(gradient, optimizer)
         weights = jax.tree.map(lambda w, u: w - rates[i] * u, weights, update)
-        settled = eqx.combine(weights, frozen).settled(state, rates[i])
-        weights = eqx.filter(settled, getattr(settled, phase.trainable)())
+        weights = eqx.filter(eqx.combine(weights, frozen).settled(state, rates[i]), trained)
         state = state._replace(step=state.step + 1)
         if average is not None:  # at first the mean of all steps: what they began with is soon forgotten
             share = 1.0 / jnp.minimum(state.step, n_averaged)
