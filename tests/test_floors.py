@@ -33,7 +33,6 @@ FLOORS = {
     "priors": 3,
     "gaussian": 3,
     "dequantization": 3,
-    "boltzmann": 3,
     "objectives": 3,
     "orders": 3,
     "model": 4,
@@ -41,6 +40,7 @@ FLOORS = {
     "variational": 4,
     "labels": 4,
     "ladder": 4,
+    "boltzmann": 4,
     "kernels": 4,
     "conditionals": 4,
     "wiring": 5,
@@ -85,6 +85,7 @@ DOORS = {
     ("variational", "model"),
     ("labels", "model"),
     ("kernels", "model"),
+    ("boltzmann", "model"),
     ("conditionals", "model"),  # how fast what all rows share moves
     ("ladder", "model"),
     ("ladder", "variational"),  # the same strata of draws

@@ -43,6 +43,8 @@ def means(model: Model, codes: np.ndarray, given: np.ndarray) -> np.ndarray:
 
 def draws(model: Model, given: np.ndarray, seed: int) -> np.ndarray:
     """One draw for each row of conditions (n_rows, given_width): (n_rows, width) encoded."""
+    if not model.likelihood.width:
+        return np.zeros((len(given), 0))  # constants only: no member has a cell to draw
     model, pieces = on_device(model), enumerate(_padded(given, _DRAWN_TOGETHER))
     parts = (((key_of(seed, i), part), n) for i, (part, n) in pieces)
     return _gathered(lambda part: _draws(model, *part), parts, len(given))

@@ -6,6 +6,7 @@ their spread. Any machine can be written so, with other b and c; what the centre
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any, Self
 
@@ -77,7 +78,7 @@ class Machine(eqx.Module):
         """The same machine with its hidden units' centre elsewhere: only Z is another."""
         # as a sum it is one pass over the weights with whatever else is done to them; as a product three times as long
         bias = self.bias + jnp.sum(self.weights * (hidden_middle - self.hidden_middle), axis=1)
-        return eqx.tree_at(lambda one: (one.bias, one.hidden_middle), self, (bias, hidden_middle))
+        return dataclasses.replace(self, bias=bias, hidden_middle=hidden_middle)
 
     def inputs(self, cells: Array) -> Array:
         """Logits of the hidden units, (..., width) -> (..., n_hidden)."""
