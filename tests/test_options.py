@@ -217,7 +217,7 @@ def annealed(asked: Asked) -> Iterator[Any]:
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(boltzmann, "annealed_log_z", spy)
+        patch.setattr(boltzmann.model, "annealed_log_z", spy)
         model.finish(asked.handed.batches, jax.random.key(1))
     yield seen
 
