@@ -38,3 +38,22 @@ def test_slopes_go_through_them():
     inverse = np.linalg.inv(np.float64(some))
     expected = inverse - inverse @ np.ones((20, 4, 4)) @ inverse
     np.testing.assert_allclose(0.5 * (slope + slope.swapaxes(1, 2)), expected, atol=1e-4)
+
+
+def test_two_products_have_the_values_and_slopes_of_each():
+    generator = np.random.default_rng(0)
+    parts = [jnp.asarray(generator.normal(size=shape), jnp.float32) for shape in ((3, 4), (5, 4), (4, 2))]
+
+    def apart(one, two, right):
+        return one @ right, two @ right
+
+    def weighed(products):
+        return jnp.sum(jnp.sin(products[0])) + jnp.sum(products[1] ** 2)
+
+    for found, expected in zip(matrices.times_each(*parts), apart(*parts), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    slopes, wanted = (
+        jax.grad(lambda *p, f=f: weighed(f(*p)), (0, 1, 2))(*parts) for f in (matrices.times_each, apart)
+    )
+    for found, expected in zip(slopes, wanted, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-4)

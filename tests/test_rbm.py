@@ -19,6 +19,7 @@ from diabolo.batches import Batch
 from diabolo.boltzmann import annealed_log_z, bernoulli, exact_log_z
 from diabolo.boltzmann.annealing import temperatures
 from diabolo.boltzmann.bernoulli import _threefry
+from diabolo.boltzmann.model import Running
 from diabolo.columns import Real
 from diabolo.density import reading_of
 from diabolo.impute import conditional_draws
@@ -70,8 +71,15 @@ def test_units_are_on_as_often_as_they_shall_and_none_heeds_another():
     together = halves.T @ halves / (0.25 * len(halves))  # of each two units, over the calls: (301, 301)
     apart = together[~np.eye(301, dtype=bool)]
     assert abs(apart.mean()) < 0.001 and abs(apart.std() * np.sqrt(len(halves)) - 1.0) < 0.05
-    beside = drawn[:, :, 2].reshape(-1) - 0.3, drawn[:, :, 3].reshape(-1) - 0.5  # two halves of a word
-    assert abs(np.mean(beside[0] * beside[1])) < 4.0 * 0.5 * np.sqrt(0.21 / n)
+    of_word = (
+        halves[:, :76] * halves[:, 76:152]
+    )  # a quarter of the rows has the low half of a word, the next the high
+    assert abs(of_word.mean()) < 4.0 * 0.25 / np.sqrt(of_word.size)
+
+
+@pytest.mark.parametrize("shape", [(1,), (5,), (1, 3), (2, 3, 4), (0, 3), (7, 0)])
+def test_units_are_drawn_in_any_shape(shape):
+    assert np.array_equal(bernoulli(jax.random.key(0), jnp.ones(shape)), np.ones(shape))
 
 
 def place(rows: np.ndarray) -> np.ndarray:
@@ -300,6 +308,11 @@ def test_the_centre_of_the_hidden_units_follows_their_mean_and_the_machine_stays
         return machine.log_unnormalised(cells, jnp.ones_like(cells)) - exact_log_z(machine)
 
     np.testing.assert_allclose(log_prob(other), log_prob(one), atol=1e-4)
+    state = model.initial_state()._replace(running=Running(None, other.hidden_middle))
+    for step, there in ((9, one), (10, other)):  # every tenth step
+        moved = model.settled(state._replace(step=jnp.asarray(step)), jnp.asarray(0.1)).machine
+        np.testing.assert_allclose(moved.bias, there.bias, atol=1e-6)
+        np.testing.assert_allclose(moved.hidden_middle, there.hidden_middle)
     mean = model.encode(Batch.of(machine(5).schema_.encode(binary())))["hidden"].mean(axis=0)
     np.testing.assert_allclose(one.hidden_middle, mean, atol=0.05)
 

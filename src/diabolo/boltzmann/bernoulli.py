@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -20,12 +22,13 @@ def bernoulli(key: Array, probability: Array) -> Array:
     common gives two units a covariance of at most 2^-34.
     """
     *pair, common = jax.random.bits(key, (3,))
-    n = probability.size
-    one, other = _threefry(pair, -(-n // 4))
-    # a quarter of the units from each half of the two words: neighbours in memory stay neighbours, in full vectors
-    own = jnp.concatenate([one & 0xFFFF, one >> 16, other & 0xFFFF, other >> 16])[:n]
+    # a quarter of the rows from each half of the two words: a row is one loop, without a choice for every unit
+    n_rows, *row = probability.shape
+    shape = (-(-n_rows // 4), *row)
+    one, other = (word.reshape(shape) for word in _threefry(pair, math.prod(shape)))
+    own = jnp.concatenate([one & 0xFFFF, one >> 16, other & 0xFFFF, other >> 16])[:n_rows]
     below = 65536.0 * probability - (common >> 24).astype(jnp.float32) / 256.0
-    return (own.astype(jnp.int32).astype(jnp.float32).reshape(below.shape) < below).astype(jnp.float32)
+    return (own.astype(jnp.int32).astype(jnp.float32) < below).astype(jnp.float32)
 
 
 def _threefry(pair: list[Array], n: int) -> tuple[Array, Array]:

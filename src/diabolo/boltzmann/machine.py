@@ -19,7 +19,7 @@ from jax import Array
 from diabolo.boltzmann.bernoulli import bernoulli
 from diabolo.boltzmann.units import Units
 from diabolo.keys import host_generator
-from diabolo.matrices import times
+from diabolo.matrices import times, times_each
 
 __all__ = ["Machine"]
 
@@ -83,6 +83,11 @@ class Machine(eqx.Module):
     def inputs(self, cells: Array) -> Array:
         """Logits of the hidden units, (..., width) -> (..., n_hidden)."""
         return self.hidden_bias + self.said(cells - self.middle)
+
+    def inputs_each(self, one: Array, two: Array) -> tuple[Array, Array]:
+        """`inputs` of two sets of rows (n, width), whose gradients are taken together."""
+        said = times_each((one - self.middle) / self.spread, (two - self.middle) / self.spread, self.weights)
+        return self.hidden_bias + said[0], self.hidden_bias + said[1]
 
     def said(self, cells: Array) -> Array:
         """x'·W, (..., width) -> (..., n_hidden); cells that are not seen are 0."""

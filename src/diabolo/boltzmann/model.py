@@ -34,7 +34,8 @@ __all__ = ["LOOKED_AT_BITS", "N_KEPT", "RBMModel"]
 
 LOOKED_AT_BITS = 12  # hidden units up to which training looks at exact nats, and draws come from all states
 N_KEPT = 1024  # hidden states kept of the trained machine, from which chains of draws start
-_FOLLOWED = 0.01  # share of a step's mean in the centre of the hidden units
+_FOLLOWED = 0.01  # share of a step in the running mean of the hidden units
+_BETWEEN = 10  # steps between two moves of their centre, a pass over the weights each
 _N_BURN = 200  # steps of a chain before its draw
 _N_CLAMPED = 100  # steps of a chain for cells that are missing
 _N_FILL = 5  # steps that fill a gap in training
@@ -44,7 +45,7 @@ _N_PROPOSED = 32  # filled rows whose hidden units' laws together propose states
 
 
 class Running(NamedTuple):
-    """What a step leaves to the next: hidden units of persistent chains (n_chains, n_hidden), and their mean."""
+    """What a step leaves to the next: hidden units of persistent chains (n_chains, n_hidden), their running mean."""
 
     chains: Array | None
     mean: Array
@@ -116,15 +117,22 @@ class RBMModel(DirectModel):
         return super().initial_state()._replace(running=running)
 
     def settled(self, state: State, rate: Array) -> Self:
-        """The hidden units' centre follows their mean, of rows and draws alike; then the weights decay.
+        """The weights decay; every few steps the hidden units' centre follows their mean, of rows and draws alike.
 
         Source: Melchior, Fischer & Wiskott 2016, How to center binary deep Boltzmann machines, algorithm 1; Loshchilov
         & Hutter 2019, Decoupled weight decay regularization, algorithm 2, arXiv:1711.05101.
         """
-        middle = self.machine.hidden_middle
-        machine = self.machine.recentred(middle + _FOLLOWED * (state.running.mean - middle))
-        decayed = (1.0 - rate * self.decay) * machine.weights
-        return dataclasses.replace(self, machine=dataclasses.replace(machine, weights=decayed))
+        weights = (1.0 - rate * self.decay) * self.machine.weights
+        machine = dataclasses.replace(self.machine, weights=weights)
+
+        def moved() -> tuple[Array, Array]:
+            there = machine.recentred(state.running.mean)
+            return there.bias, there.hidden_middle
+
+        now = state.step % _BETWEEN == 0
+        bias, middle = jax.lax.cond(now, moved, lambda: (machine.bias, machine.hidden_middle))
+        machine = dataclasses.replace(machine, bias=bias, hidden_middle=middle)
+        return dataclasses.replace(self, machine=machine)
 
     def with_gaps(self) -> Self:
         return dataclasses.replace(self, gaps=True)
@@ -151,14 +159,16 @@ class RBMModel(DirectModel):
         hidden = still.walk(hidden, key_walk, self.n_gibbs - 1)
         key_cells, key_hidden = jax.random.split(key_cells)
         drawn = jax.lax.stop_gradient(still.draw_cells(hidden, key_cells))
-        # rows and draws side by side are one product each way, and persistent chains go on from their part of it
-        both, n_rows = jnp.concatenate([cells, drawn]), len(cells)
-        inputs = self.machine.inputs(both)
-        log_each = self.machine.log_unnormalised(both, jnp.ones_like(seen[:1]), inputs)
-        said = jax.lax.stop_gradient(inputs)
-        chains = still.draw_by(said[n_rows:], key_hidden) if self.persistent else None
-        running = Running(chains, jnp.mean(jax.nn.sigmoid(said), axis=0))
-        of_rows, of_draws = weighted_mean(log_each[:n_rows], batch.weight), jnp.mean(log_each[n_rows:])
+        machine, every = self.machine, jnp.ones_like(seen[:1])
+        inputs = machine.inputs_each(cells, drawn)
+        of_rows = weighted_mean(machine.log_unnormalised(cells, every, inputs[0]), batch.weight)
+        of_draws = jnp.mean(machine.log_unnormalised(drawn, every, inputs[1]))
+        said, walked = jax.lax.stop_gradient(inputs)
+        # persistent chains go on from the inputs that their draws have anyway
+        chains = still.draw_by(walked, key_hidden) if self.persistent else None
+        mean = state.running.mean
+        here = 0.5 * (jnp.mean(jax.nn.sigmoid(said), axis=0) + jnp.mean(jax.nn.sigmoid(walked), axis=0))
+        running = Running(chains, mean + _FOLLOWED * (here - mean))
         return Loss(of_draws - of_rows, {}, state._replace(running=running))
 
     def held_out(self, batch: Batch, key: Array) -> Array:
