@@ -22,11 +22,14 @@ def bernoulli(key: Array, probability: Array) -> Array:
     common gives two units a covariance of at most 2^-34.
     """
     *pair, common = jax.random.bits(key, (3,))
-    # a quarter of the rows from each half of the two words: a row is one loop, without a choice for every unit
-    n_rows, *row = probability.shape
-    shape = (-(-n_rows // 4), *row)
+    # a quarter of the rows, or of the first axis of four, from each half of the two words: in blocks and not one by
+    # one, so that an inner loop has no choice to make for every unit
+    axis = next((i for i, n in enumerate(probability.shape) if n >= 4), 0)
+    n = probability.shape[axis]
+    shape = (*probability.shape[:axis], -(-n // 4), *probability.shape[axis + 1 :])
     one, other = (word.reshape(shape) for word in _threefry(pair, math.prod(shape)))
-    own = jnp.concatenate([one & 0xFFFF, one >> 16, other & 0xFFFF, other >> 16])[:n_rows]
+    four = jnp.concatenate([one & 0xFFFF, one >> 16, other & 0xFFFF, other >> 16], axis=axis)
+    own = jax.lax.slice_in_dim(four, 0, n, axis=axis)
     below = 65536.0 * probability - (common >> 24).astype(jnp.float32) / 256.0
     return (own.astype(jnp.int32).astype(jnp.float32) < below).astype(jnp.float32)
 
