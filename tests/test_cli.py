@@ -1,11 +1,13 @@
 """The command line: results land in files, in order and beside their index; refusals are one sentence."""
 
+import importlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -353,7 +355,11 @@ def test_an_interrupted_verb_says_so_and_leaves_nothing(fitted, tmp_path):
     running = subprocess.Popen([*command, "-o", tmp_path / "new.csv"], env=environment(tmp_path),
                                stderr=subprocess.PIPE, text=True)  # fmt: skip
     signal.signal(signal.SIGINT, heard)
-    time.sleep(10)  # a busy machine is still importing after six
+    deadline = time.monotonic() + 60
+    while (
+        not list(tmp_path.glob("*new.csv*")) and time.monotonic() < deadline
+    ):  # a busy machine imports for long
+        time.sleep(0.1)
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=60)
     assert running.returncode == 130 and "Interrupted; nothing is half-written." in said
@@ -387,15 +393,36 @@ def test_an_interrupted_fit_keeps_what_it_learned_and_no_untrained_model(tmp_pat
     assert "Interrupted; nothing is half-written." in said and not list(tmp_path.iterdir())
 
 
-def test_an_interrupt_that_python_could_not_raise_comes_again(monkeypatch):
+@pytest.fixture
+def again(monkeypatch):
+    """Set once an interrupt was put off and has come again."""
+    from diabolo import cli
+
+    came = threading.Event()
+    monkeypatch.setattr(cli._thread, "interrupt_main", came.set)
+    return came
+
+
+def test_an_interrupt_that_python_could_not_raise_comes_again(again):
     from types import SimpleNamespace
 
     from diabolo import cli
 
-    again = []
-    monkeypatch.setattr(cli._thread, "interrupt_main", lambda: again.append(True))
     cli._unraisable(SimpleNamespace(exc_value=KeyboardInterrupt()))
-    assert again == [True]
+    assert again.wait(10)
+
+
+def test_an_interrupt_waits_for_an_import_that_is_under_way(again, tmp_path, monkeypatch):
+    from diabolo import cli
+
+    (tmp_path / "half_imported.py").write_text(
+        "import sys\nfrom diabolo import cli\ncli._interrupt(2, sys._getframe())\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("half_imported")
+    assert again.wait(10)
+    with pytest.raises(KeyboardInterrupt):
+        cli._interrupt(signal.SIGINT, sys._getframe())
 
 
 def test_help_imports_nothing_slow():

@@ -5,8 +5,11 @@ from __future__ import annotations
 import _thread
 import contextlib
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 __all__ = ["app", "main"]
@@ -35,6 +38,8 @@ def main() -> None:
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's remarks on the processor
     sys.unraisablehook = _unraisable
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else somebody wants it unheard
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         __getattr__("app")()  # imported here, so that an interrupted import is no traceback either
     except KeyboardInterrupt:
@@ -46,12 +51,28 @@ def main() -> None:
         raise
 
 
+def _interrupt(_signal: int, frame: FrameType | None) -> None:
+    """Ctrl-C, heard once no import is under way: a module broken off half-made fails as something else."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return _interrupt_again()
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
 def _unraisable(met: Any) -> None:
     """A Ctrl-C that came where Python can raise nothing, as in jax's callback of the collector: again."""
     if isinstance(met.exc_value, KeyboardInterrupt):
-        _thread.interrupt_main()
+        _interrupt_again()
     else:
         sys.__unraisablehook__(met)
+
+
+def _interrupt_again() -> None:
+    """Ctrl-C once more in a moment: raised here and now it would go where the first one went."""
+    moment = threading.Timer(0.05, _thread.interrupt_main)
+    moment.daemon = True
+    moment.start()
 
 
 def _leave(code: int) -> None:
