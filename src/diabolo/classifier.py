@@ -29,7 +29,8 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):
     ```
 
     The columns are learned once, from all rows, and shared by the densities of all classes: a pixel that is always
-    blank in one class still has a spread there, and nats of different classes are of the same thing.
+    blank in one class still has a spread there, and nats of different classes are of the same thing. Kernels settle
+    their width for each class by its likelihood; one `bandwidth` for all classes may make fewer mistakes.
 
     Parameters
     ----------
