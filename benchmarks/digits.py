@@ -54,21 +54,21 @@ Part = tuple[np.ndarray, np.ndarray]  # images and their digits
 
 
 class OnceTrained(NonlocalManifoldParzen):
-    """Trains no network again for another bandwidth, which has no part in it: those of the last shape are kept."""
+    """Trains no network again for another bandwidth, which has no part in it."""
 
-    shape: ClassVar[tuple[Any, ...]] = ()
-    networks: ClassVar[dict[str, Any]] = {}
+    runs: ClassVar[dict[tuple[Any, ...], engine.Run]] = {}
 
-    def _network(self, build: Any, batches: Batches, schedule: Any, seed: int, on_round: Any) -> engine.Run:
-        shape = (self.n_neighbors, self.n_directions, self.max_steps)
-        if shape != OnceTrained.shape:
-            OnceTrained.shape, OnceTrained.networks = shape, {}
+    def _trained(self, build: Any, batches: Batches, schedule: Any, seed: int, on_round: Any) -> engine.Run:
         rows = hashlib.sha256(np.asarray(batches.train.values).tobytes()).hexdigest()
-        if rows not in self.networks:
-            self.networks[rows] = super()._network(build, batches, schedule, seed, on_round)
-        run = self.networks[rows]
+        of = (rows, self.n_neighbors, self.n_directions)
+        if of not in self.runs:
+            self.runs[of] = super()._trained(build, batches, schedule, seed, on_round)
+        run = self.runs[of]
         asked = (self.bandwidth, *run.model.asked[1:])
-        return run._replace(model=dataclasses.replace(run.model, asked=asked))
+        if asked == run.model.asked:
+            return run
+        wider = dataclasses.replace(run.model, asked=asked)
+        return run._replace(model=self._finished(wider, batches, seed, self.n_init))
 
 
 MEMBERS = {"parzen": ParzenWindow, "manifold": ManifoldParzen, "nonlocal": OnceTrained}

@@ -355,10 +355,8 @@ def test_an_interrupted_verb_says_so_and_leaves_nothing(fitted, tmp_path):
     running = subprocess.Popen([*command, "-o", tmp_path / "new.csv"], env=environment(tmp_path),
                                stderr=subprocess.PIPE, text=True)  # fmt: skip
     signal.signal(signal.SIGINT, heard)
-    deadline = time.monotonic() + 60
-    while (
-        not list(tmp_path.glob("*new.csv*")) and time.monotonic() < deadline
-    ):  # a busy machine imports for long
+    deadline = time.monotonic() + 60  # a busy machine imports for long
+    while not list(tmp_path.glob("*new.csv*")) and time.monotonic() < deadline:
         time.sleep(0.1)
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=60)

@@ -71,9 +71,8 @@ def test_units_are_on_as_often_as_they_shall_and_none_heeds_another():
     together = halves.T @ halves / (0.25 * len(halves))  # of each two units, over the calls: (301, 301)
     apart = together[~np.eye(301, dtype=bool)]
     assert abs(apart.mean()) < 0.001 and abs(apart.std() * np.sqrt(len(halves)) - 1.0) < 0.05
-    of_word = (
-        halves[:, :76] * halves[:, 76:152]
-    )  # a quarter of the rows has the low half of a word, the next the high
+    # a quarter of the rows has the low half of a word, the next the high
+    of_word = halves[:, :76] * halves[:, 76:152]
     assert abs(of_word.mean()) < 4.0 * 0.25 / np.sqrt(of_word.size)
 
 

@@ -25,7 +25,7 @@ from diabolo.kernels import (
     nearest,
     padded_size,
 )
-from diabolo.keys import key_of, seed_of
+from diabolo.keys import seed_of
 from diabolo.model import Loss, Model, State, untrained
 from diabolo.nets import ACTIVATIONS, MLP, Network
 from diabolo.objectives import weighted_mean
@@ -360,22 +360,11 @@ class NonlocalManifoldParzen(KernelEstimator):
         seed: int,
         on_round: engine.OnRound | None,
     ) -> engine.Run:
-        """The network, then the widths of all kernels."""
-        run = self._network(build, batches, schedule, seed, on_round)
-        return run._replace(model=run.model.finish(batches, key_of(seed, self.n_init)))
-
-    def _network(
-        self,
-        build: Callable[[Array], Model],
-        batches: Batches,
-        schedule: engine.Schedule,
-        seed: int,
-        on_round: engine.OnRound | None,
-    ) -> engine.Run:
         """The best of `n_init` starts; each row says its number, by which its neighbours are known."""
         numbered = _numbered(batches, seed)
         begun = lambda key: build(key).begin(numbered, key)  # noqa: E731
-        return restarts.best_of(self.n_init, begun, numbered, schedule, seed, on_round=on_round)
+        run = restarts.best_of(self.n_init, begun, numbered, schedule, seed, on_round=on_round)
+        return run._replace(model=self._finished(run.model, batches, seed, self.n_init))
 
 
 def _numbered(batches: Batches, seed: int) -> Batches:
