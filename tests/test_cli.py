@@ -453,3 +453,12 @@ def test_demo_writes_four_readings_of_each_set(tmp_path, monkeypatch):
         "pixel_0_0",
         "pixel_0_1",
     ]
+
+
+def test_main_in_a_thread_leaves_signals_alone():
+    code = (
+        "import sys, threading\nfrom diabolo import cli\nsys.argv = ['diabolo', '--version']\n"
+        "thread = threading.Thread(target=cli.main)\nthread.start()\nthread.join()\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert "diabolo" in ran.stdout and not ran.stderr

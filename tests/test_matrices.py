@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diabolo import matrices
+from diabolo import devices, matrices
 
 
 def positive(k):
@@ -57,3 +57,38 @@ def test_two_products_have_the_values_and_slopes_of_each():
     )
     for found, expected in zip(slopes, wanted, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("equation", ["akm,nak->mna", "akm,kna->amn", "kam,ank->nma"])
+def test_products_do_not_ask_how_their_factors_lie_in_memory(equation):
+    """XLA's own choice on a CPU sums such products wrongly: of the first 1e28 came out."""
+    shapes = {"a": 40, "k": 100, "m": 31, "n": 33}  # 40,920 products: those beyond 32,768 were wrong
+    rng, names = np.random.default_rng(0), equation.split("->")[0].split(",")
+    one, two = (rng.normal(size=[shapes[name] for name in of]).astype(np.float32) for of in names)
+
+    def products(one, two):
+        every = jnp.einsum(equation, 2.0 * one + 1.0, two, precision="highest")
+        narrow = jnp.einsum(
+            equation,
+            jnp.broadcast_to(one[..., :1], one.shape),
+            jnp.broadcast_to(two[:, :1], two.shape),
+            precision="highest",
+        )
+        return every, jnp.sum(every, axis=1), jnp.sum(narrow, axis=1)
+
+    every = np.einsum(equation, 2.0 * one.astype(float) + 1.0, two)
+    narrow = np.einsum(
+        equation,
+        np.broadcast_to(one[..., :1], one.shape).astype(float),
+        np.broadcast_to(two[:, :1], two.shape),
+    )
+    for of_products in (False, True):
+        options = devices.compiler_options(jax.default_backend(), of_products=of_products)
+        found = jax.jit(products, compiler_options=options)(one, two)
+        for got, want in zip(found, (every, every.sum(axis=1), narrow.sum(axis=1)), strict=True):
+            np.testing.assert_allclose(got, want, atol=0.02)
+
+
+@pytest.mark.parametrize(("values", "chosen"), [(("NO_SUCH", ""), ""), (("NO_SUCH",), None)])
+def test_a_jaxlib_that_knows_no_such_option_still_compiles(values, chosen):
+    assert devices._known_option(values).get("xla_cpu_experimental_ynn_fusion_type") == chosen

@@ -29,28 +29,36 @@ _AHEAD = (
 _ROWS = "rows"
 _IN_TURN = threading.RLock()
 
-#: jaxlib 0.10.2 hands reductions on a CPU to YNNPACK, which takes a transposed operand for a plain one from the
-#: 32,769th result on. Half of the cells of 64 rows, 128 draws and 8 columns of levels had another cell's nats.
-_RIGHT_ON_CPU = {"xla_cpu_experimental_ynn_fusion_type": ""}
+#: What a CPU's YNNPACK may do, in jaxlib's names: nothing, or products. jaxlib 0.10.2 gives it reductions too, which
+#: read transposed and broadcast operands as plain ones: half of the cells of 64 rows, 128 draws and 8 columns of levels
+#: had another cell's nats. Its products are right; XLA's own are faster where they are small or few.
+_YNNPACK = ("",)
+_YNNPACK_OF_PRODUCTS = ("LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT", "")
 
 
-def compiler_options(backend: str, **more: Any) -> dict[str, Any] | None:
-    """What every program of ours is compiled with; `more` are a CPU's, too, unless XLA_FLAGS says them itself."""
+def compiler_options(backend: str, *, of_products: bool = False, **more: Any) -> dict[str, Any] | None:
+    """What every program of ours is compiled with; `more` are a CPU's, too, unless XLA_FLAGS says them itself.
+
+    of_products : is the program little else than products of wide matrices?
+    """
     if backend != "cpu":
         return None
     said = os.environ.get("XLA_FLAGS", "")
     more = {name: value for name, value in more.items() if f"--{name}=" not in said}
-    return {**_RIGHT_ON_CPU, **more} if _knows_what_is_right() else more
+    return {**_known_option(_YNNPACK_OF_PRODUCTS if of_products else _YNNPACK), **more}
 
 
 @functools.cache
-def _knows_what_is_right() -> bool:
-    """Whether this jaxlib has the option: its name says that it is an experiment."""
-    try:
-        jax.jit(lambda x: x, compiler_options=_RIGHT_ON_CPU).lower(np.float32(0.0)).compile()
-    except jax.errors.JaxRuntimeError:
-        return False
-    return True
+def _known_option(values: tuple[str, ...]) -> dict[str, str]:
+    """The first value that this jaxlib knows, or none of them: the option's name says that it is an experiment."""
+    for value in values:
+        option = {"xla_cpu_experimental_ynn_fusion_type": value}
+        try:
+            jax.jit(lambda x: x, compiler_options=option).lower(np.float32(0.0)).compile()
+        except jax.errors.JaxRuntimeError:
+            continue
+        return option
+    return {}
 
 
 def compiled(function: Function) -> Function:

@@ -240,6 +240,11 @@ class Model(eqx.Module):
         return self.keeps_best
 
     @property
+    def of_products(self) -> bool:
+        """Whether a step is little else than products of wide matrices, which a CPU then leaves to a faster library."""
+        return False
+
+    @property
     def n_components(self) -> int:
         """Width of all groups of codes together."""
         return sum(width for _, width in self.code_widths)

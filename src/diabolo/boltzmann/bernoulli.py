@@ -38,7 +38,8 @@ def _threefry(pair: list[Array], n: int) -> tuple[Array, Array]:
     """2 n random words, as `jax.extend.random.threefry_2x32` makes of a key's pair and 0, 1, ... 2 n - 1.
 
     That one goes through memory after every fourth of the 20 rounds, this one after every eighth. All 20 at once were
-    five times slower: LLVM leaves so long a body in scalar code.
+    five times slower: LLVM leaves so long a body in scalar code. And XLA works each array out by itself: both words of
+    a pair go through memory as one complex number, or every round would be done twice.
 
     Source: Salmon et al. 2011, Parallel random numbers: as easy as 1, 2, 3 (Threefry-2x32, 20 rounds).
     """
@@ -47,14 +48,25 @@ def _threefry(pair: list[Array], n: int) -> tuple[Array, Array]:
     counts = jnp.arange(n, dtype=jnp.uint32)
 
     def eight(i: Array, carry: tuple[Array, ...]) -> tuple[Array, ...]:
-        one, other, *keys = carry
+        words, *keys = carry
+        one, other = _apart(words)
         one, other = _four_rounds(one, other, _ROTATIONS[0], keys[1], keys[2], 2 * i + 1)
         one, other = _four_rounds(one, other, _ROTATIONS[1], keys[2], keys[0], 2 * i + 2)
-        return one, other, keys[2], keys[0], keys[1]
+        return _together(one, other), keys[2], keys[0], keys[1]
 
-    start = (counts + keys[0], counts + jnp.uint32(n) + keys[1], *keys)
-    one, other, *keys_left = jax.lax.fori_loop(0, 2, eight, start)
-    return _four_rounds(one, other, _ROTATIONS[0], keys_left[1], keys_left[2], 5)
+    start = _together(counts + keys[0], counts + jnp.uint32(n) + keys[1])
+    words, *keys_left = jax.lax.fori_loop(0, 2, eight, (start, *keys))
+    return _four_rounds(*_apart(words), _ROTATIONS[0], keys_left[1], keys_left[2], 5)
+
+
+def _together(one: Array, other: Array) -> Array:
+    """Two words as a complex number, of which nothing but the bits is meant."""
+    return jax.lax.complex(*(jax.lax.bitcast_convert_type(word, jnp.float32) for word in (one, other)))
+
+
+def _apart(words: Array) -> tuple[Array, Array]:
+    parts = jnp.real(words), jnp.imag(words)
+    return tuple(jax.lax.bitcast_convert_type(part, jnp.uint32) for part in parts)  # type: ignore[return-value]
 
 
 def _four_rounds(

@@ -114,7 +114,7 @@ class Machine(eqx.Module):
 
     def log_on_or_off(self, inputs: Array, beta: Array | float = 1.0) -> Array:
         """Log of each hidden unit's sum over on and off, (..., n_hidden) nats; beta scales its part of the energy."""
-        return jax.nn.softplus(beta * inputs) - self._centre * beta * (inputs - self.hidden_bias)
+        return _softplus(beta * inputs) - self._centre * beta * (inputs - self.hidden_bias)
 
     def log_hidden(self, hidden: Array) -> tuple[Array, Array]:
         """What h says without cells, (...,), and the log of what each column sums to given h, (..., n_columns) nats."""
@@ -170,6 +170,20 @@ class Machine(eqx.Module):
             (weights, bias, beta * self.hidden_bias, raw, 0.0 * spread),
         )
         return machine, level
+
+
+@jax.custom_jvp
+def _softplus(x: Array) -> Array:
+    """log(1 + eˣ), with the sigmoid for its derivative: a training step has that of every unit anyway.
+
+    `jax.nn.softplus` takes an exponential of its own there, which was 4 to 8 % of a step of 784-500 units.
+    """
+    return jax.nn.softplus(x)
+
+
+@_softplus.defjvp
+def _softplus_jvp(at: tuple[Array], along: tuple[Array]) -> tuple[Array, Array]:
+    return _softplus(at[0]), jax.nn.sigmoid(at[0]) * along[0]
 
 
 def _raw_of(spread: Array) -> Array:
