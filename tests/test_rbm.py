@@ -14,7 +14,7 @@ from jax.extend.random import threefry_2x32
 from scipy.special import logsumexp
 from scipy.stats import chi2
 
-from diabolo import RBM, InputError
+from diabolo import RBM, InputError, devices
 from diabolo.batches import Batch
 from diabolo.boltzmann import annealed_log_z, bernoulli, exact_log_z
 from diabolo.boltzmann.annealing import temperatures
@@ -170,6 +170,20 @@ def test_training_finds_the_structure():
     assert machine(5).score(rows) > apart + 1.2
     same = np.exp(log_every(5))[EVERY[:, 0] == EVERY[:, 9]].sum()
     assert same > 0.8
+
+
+def test_wide_products_by_another_library_teach_the_same(monkeypatch):
+    asked, options = [], devices.compiler_options
+
+    def spied(backend, **more):
+        asked.append(more.get("of_products", False))
+        return options(backend, **more)
+
+    monkeypatch.setattr("diabolo.boltzmann.model._WIDE", 1)
+    monkeypatch.setattr(devices, "compiler_options", spied)
+    other = RBM(5, max_steps=500, n_temperatures=500, random_state=0).fit(binary())
+    assert any(asked)
+    assert other.score(binary()) == pytest.approx(machine(5).score(binary()), abs=0.2)
 
 
 def test_beyond_twenty_units_the_density_is_an_estimate_within_its_error():
