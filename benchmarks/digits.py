@@ -46,7 +46,7 @@ NAMES = {
     "neighbours": "`KNeighborsClassifier`",
     "svm": "`SVC`",
 }
-SHAPES = ((11, 7), (11, 11), (23, 11), (23, 20))  # neighbours and directions; the first two are the paper's
+SHAPES = ((11, 7), (11, 11), (23, 11), (23, 20), (40, 36))  # neighbours and directions; two are the paper's
 BANDWIDTHS = ("auto", 0.3, 0.4, 0.5)  # each class's own, by likelihood, or one for all classes
 # steps of a network: by the default's 2,000 its densities are 5 nats better on MNIST, its classes are not
 N_STEPS = 800
