@@ -15,6 +15,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pandas as pd
 import pytest
 from cases import CASES, N_ROWS, SMALL, fitted, points
@@ -905,3 +906,10 @@ def test_gaps_of_a_later_call_are_gaps(member):
         model = again._resumed(again.model_, rows)
         seen.append(model.loss(batch, jax.random.key(0), model.initial_state()).value)
     assert np.isfinite(seen).all() and seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("size", [5, engine._LONG, engine._LONG + 7])
+def test_the_norm_of_long_and_of_short_arrays_is_optax_s(size):
+    entries = np.random.default_rng(0).normal(size=size).astype(np.float32)
+    tree = {"one": entries, "two": (np.ones((3, 4), np.float32), None)}
+    assert float(engine._norm(tree)) == pytest.approx(float(optax.tree.norm(tree)), rel=1e-5)

@@ -38,10 +38,9 @@ def main() -> None:
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's remarks on the processor
     sys.unraisablehook = _unraisable
-    ours = threading.current_thread() is threading.main_thread()  # no other thread may say who hears signals
-    if (
-        ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    ):  # else somebody wants it unheard
+    # no other thread may say who hears signals, and a handler that is there already wants this one unheard
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
     try:
         __getattr__("app")()  # imported here, so that an interrupted import is no traceback either
