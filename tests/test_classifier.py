@@ -112,6 +112,23 @@ def test_what_cannot_be_is_said():
         BayesClassifier(ParzenWindow()).fit(X, y[:9])
 
 
+@pytest.mark.parametrize(
+    ("cells", "sentence"),
+    [
+        (["a", None, np.nan], "y: got 2 gaps; expected a class for each of 150 rows"),
+        ([0.0, np.nan, 1.0], "y: got 1 gaps"),
+        (pd.array(["a", "b", pd.NA], "string"), "y: got 1 gaps"),
+        (["a", 3, "b"], "y: got 149 texts among 150 labels; expected labels of one type"),
+        (["a"], "y: got one class, 'a'; expected two or more classes"),
+    ],
+)
+def test_labels_that_do_not_sort_are_refused(cells, sentence):
+    y = pd.Series(["a"] * 150, dtype=object) if isinstance(cells[0], str) else pd.Series(np.zeros(150))
+    y.iloc[: len(cells)] = cells
+    with pytest.raises(InputError, match=sentence):
+        BayesClassifier(ParzenWindow()).fit(IRIS[0], y)
+
+
 def test_what_a_mask_hides_is_a_gap():
     X, y = IRIS
     spoilt, mask = X.copy(), np.zeros(X.shape, bool)

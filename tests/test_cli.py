@@ -3,6 +3,8 @@
 import importlib
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -306,6 +308,16 @@ def test_missing_and_index_options(fitted, tmp_path):
     assert np.allclose(found["log_density"], expected)
 
 
+def test_what_is_advised_for_a_number_with_a_comma_works(tmp_path):
+    rows = [f'{k},"{k // 10},{k % 10}"' if k == 30 else f"{k},{k / 7}" for k in range(40)]
+    (tmp_path / "x.csv").write_text("\n".join(["x,y", *rows]) + "\n")
+    fit = ("fit", tmp_path / "x.csv", "-o", tmp_path / "m.safetensors", *SMALL)
+    said = run(*fit, code=2)
+    advised = shlex.split(re.search(r"Add (--missing \S+), or", said).group(1))
+    assert advised == ["--missing", '"3,0"']
+    run(*fit, *advised)
+
+
 def test_warnings_are_remarks(tmp_path):
     frame = pd.DataFrame({"x": np.arange(40) / 7, "same": 1})
     frame.to_csv(tmp_path / "x.csv", index=False)
@@ -457,8 +469,9 @@ def test_demo_writes_four_readings_of_each_set(tmp_path, monkeypatch):
 
 def test_main_in_a_thread_leaves_signals_alone():
     code = (
-        "import sys, threading\nfrom diabolo import cli\nsys.argv = ['diabolo', '--version']\n"
-        "thread = threading.Thread(target=cli.main)\nthread.start()\nthread.join()\n"
+        "import signal, sys, threading\nfrom diabolo import cli\nsys.argv = ['diabolo', '--version']\n"
+        "heard = lambda: (signal.getsignal(signal.SIGINT), sys.unraisablehook)\nbefore = heard()\n"
+        "thread = threading.Thread(target=cli.main)\nthread.start()\nthread.join()\nassert heard() == before\n"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert "diabolo" in ran.stdout and not ran.stderr

@@ -104,6 +104,8 @@ def test_models_are_compared_in_pairs_on_rows_that_none_has_seen():
 def test_refusals():
     with pytest.raises(InputError, match=r"compare: got no model; expected estimators by name"):
         diabolo.compare({}, points())
+    with pytest.raises(InputError, match=r"compare: got a list; expected estimators by name"):
+        diabolo.compare([CASES["VAE"]()], points())
     with pytest.raises(
         InputError, match=r"parameter 'test_size': got 1\.5; expected a number between 0 and 1"
     ):

@@ -61,7 +61,7 @@ def test_two_products_have_the_values_and_slopes_of_each():
 
 @pytest.mark.parametrize("equation", ["akm,nak->mna", "akm,kna->amn", "kam,ank->nma"])
 def test_products_do_not_ask_how_their_factors_lie_in_memory(equation):
-    """XLA's own choice on a CPU sums such products wrongly: of the first 1e28 came out."""
+    """XLA's own choice on a CPU sums the first of these wrongly, by up to 1e34."""
     shapes = {"a": 40, "k": 100, "m": 31, "n": 33}  # 40,920 products: those beyond 32,768 were wrong
     rng, names = np.random.default_rng(0), equation.split("->")[0].split(",")
     one, two = (rng.normal(size=[shapes[name] for name in of]).astype(np.float32) for of in names)
@@ -82,8 +82,8 @@ def test_products_do_not_ask_how_their_factors_lie_in_memory(equation):
         np.broadcast_to(one[..., :1], one.shape).astype(float),
         np.broadcast_to(two[:, :1], two.shape),
     )
-    for of_products in (False, True):
-        options = devices.compiler_options(jax.default_backend(), of_products=of_products)
+    for mostly_products in (False, True):
+        options = devices.compiler_options(jax.default_backend(), mostly_products=mostly_products)
         found = jax.jit(products, compiler_options=options)(one, two)
         for got, want in zip(found, (every, every.sum(axis=1), narrow.sum(axis=1)), strict=True):
             np.testing.assert_allclose(got, want, atol=0.02)

@@ -182,3 +182,5 @@ def test_another_librarys_estimator_is_refused():
         InputTypeError, match="parameter 'estimator': got PCA, which is none of this library's"
     ):
         OutlierDetector(PCA(2)).fit(points())
+    with pytest.raises(InputTypeError, match="parameter 'estimator': got int"):
+        OutlierDetector(3).fit(points())

@@ -459,6 +459,8 @@ REFUSED = {
     "infinite object": (np.array([[1, -np.inf]], object), {}, InputError, "'x1': got 1 infinite value "),
     "dict": (np.array([[{"a": 1}]], object), {}, InputTypeError, "dict in row 0: argument must be a string"),
     "lists": (pl.DataFrame({"a": [[1], [2]]}), {}, InputTypeError, r"got cells of type List\(Int64\)"),
+    "a path": ("rows.csv", {}, InputError, "got the text 'rows.csv'.*Read the file first"),
+    "columns by name": ({"a": [1, 2]}, {}, InputError, "got a dict.*Make it a frame"),
     "ragged": ([[1, 2], [3]], {}, InputError, "a list that is no table"),
     "lazy": (pl.LazyFrame({"a": [1]}), {}, InputTypeError, r"a lazy frame.*Call '.collect\(\)' first"),
     "twice": (pd.DataFrame([[1, 2]], columns=["a", "a"]), {}, InputError, "expected one name per column"),
@@ -490,6 +492,7 @@ OTHERS = {
     "reordered": (FRAME[["w", "a"]], "got the columns in another order"),
     "text for numbers": (FRAME.assign(a=["u", "v", "w"]), "column 'a': got text; expected numbers, as"),
     "dates for numbers": (FRAME.assign(a=pd.Timestamp("2020")), "column 'a': got dates; expected numbers"),
+    "dates for text": (FRAME.assign(w=pd.Timestamp("2020")), "got dates; expected text.*or learn again"),
     "infinite": (FRAME.assign(a=np.inf), "column 'a': got 3 infinite values"),
 }  # fmt: skip
 
@@ -659,3 +662,17 @@ def test_a_huge_number_is_refused_in_any_company():
     for block in ([[1e200, 0.0]], [[1e200, 0.0], [-1e200, 1.0]]):
         with pytest.raises(InputError, match="expected numbers up to 1e"):
             Schema.learn(np.array(block * 3))
+
+
+def test_text_that_reads_like_dates_is_said():
+    days = pd.date_range("2020-01-31", periods=40)
+    frame = pd.DataFrame({"day": days, "joined": days.astype(str), "at": days.strftime("%Y-%m-01T10:30:00")})
+    frame["bill"] = frame["joined"] + "-17"
+    with pytest.warns(UserWarning, match="columns joined, at hold text that reads like dates.*parse_dates="):
+        schema = Schema.learn(frame)
+    with pytest.raises(InputError, match=r"'day': got text; expected dates, .* by pd\.to_datetime"):
+        schema.encode(frame.assign(day=frame["joined"]))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        Schema.learn(frame[["at"]], kinds={"at": "categorical"})
+    assert not said

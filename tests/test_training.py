@@ -863,6 +863,19 @@ REFUSALS = {
         lambda vae: VAE(kinds={"age": "reel"}).fit(TWO),
         r"kinds\['age'\]: got 'reel'; expected a kind\. Did you mean 'real'\?",
     ),
+    "a switch that is none": (
+        lambda vae: VAE(early_stopping="yes").fit(TWO),
+        r"parameter 'early_stopping': got 'yes'; expected a bool\.",
+    ),
+    "no level of an interval": (
+        lambda vae: vae.log_density(TWO).interval(95),
+        r"parameter 'level': got 95; expected a share of at least 0 and below 1, such as 0\.95\.",
+    ),
+    "no path to save to": (lambda vae: vae.save(3), r"path: got 3; expected the path of a model file\."),
+    "names of several types": (
+        lambda vae: VAE(**SMALL).fit(TWO.set_axis(["a", 1], axis=1)),
+        r"Feature names are only supported if all input features have string names.*",
+    ),
     "a kind of an unknown column": (
         lambda vae: VAE(kinds={"aeg": "real"}).fit(TWO),
         r"kinds: got 'aeg'; .* Did you mean 'age'\?",
@@ -873,6 +886,18 @@ REFUSALS = {
 @pytest.fixture(scope="module")
 def of_two():
     return VAE(**{**SMALL, "max_steps": 100}).fit(TWO)
+
+
+@pytest.mark.parametrize("name", ["VAE", "RBM", "ManifoldParzen"])
+def test_doubles_of_the_users_own_programs_change_nothing(name):
+    X = (points()[:64] > 0).astype(float) if name == "RBM" else points()[:64]
+    made = getattr(diabolo, name)(random_state=0)
+    made.set_params(**{key: value for key, value in SMALL.items() if key in made.get_params()})
+    before = made.fit(X).score_samples(X), made.sample(5, random_state=0), made.reconstruct(X)
+    with jax.enable_x64(True):
+        after = made.fit(X).score_samples(X), made.sample(5, random_state=0), made.reconstruct(X)
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("case", list(REFUSALS))

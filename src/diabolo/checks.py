@@ -103,7 +103,7 @@ def check_params(params: Mapping[str, Any], constraints: Mapping[str, Collection
     for name, admitted in constraints.items():
         value = params[name]
         if not any(_admits(constraint, value) for constraint in admitted):
-            want = " or ".join(_say(constraint) for constraint in admitted)
+            want = " or ".join(dict.fromkeys(map(_say, admitted)))
             names = [n for c in admitted if isinstance(c, OneOf) for n in c.names]
             fix = nearest(value, names) if isinstance(value, str) and names else ""
             raise refuse(f"parameter '{name}'", got=repr(value), want=want, fix=fix)
@@ -123,5 +123,5 @@ def _say(constraint: Any) -> str:
     if constraint is callable:
         return "a callable"
     if isinstance(constraint, type):
-        return f"a {constraint.__name__}"
+        return {"bool_": "a bool", "ndarray": "an array"}.get(constraint.__name__, f"a {constraint.__name__}")
     return str(constraint)

@@ -83,13 +83,14 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):
         # first of all: it refuses what is no table
         shared = clone(estimator).columns_of(X) if isinstance(estimator, DiaboloEstimator) else None
         X = X if nw.dependencies.is_into_dataframe(X) else as_array(X)  # what a mask hides is a gap
+        _must_be_labels(y)
         check_classification_targets(y)
         y = column_or_1d(y, warn=True)
         if len(y) != len(X):
-            raise refuse("y", got=f"{len(y)} classes", want=f"one for each of the {len(X)} rows of X")
+            raise refuse("y", got=f"{len(y)} labels", want=f"one for each of the {len(X)} rows of X")
         self.classes_, which = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise refuse("y", got=f"one class, {self.classes_[0]!r}", want="two or more classes")
+            raise refuse("y", got=f"one class, {self.classes_.tolist()[0]!r}", want="two or more classes")
         self.class_prior_ = self._priors(which)
         self.estimators_ = []
         for number in range(len(self.classes_)):
@@ -166,6 +167,23 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = self.estimator is None or isinstance(self.estimator, DiaboloEstimator)
         return tags
+
+
+def _must_be_labels(y: Any) -> None:
+    """Refuse gaps, and text among numbers, before they are sorted."""
+    cells = np.asarray(y, object)
+    if cells.ndim != 1:  # scikit-learn has words for that
+        return
+    gaps = sum(one is None or str(one) in ("nan", "NaT", "<NA>") for one in cells)
+    if gaps:
+        fix = "Leave those rows out; SemiSupervisedVAE learns from them as well."
+        raise refuse("y", got=f"{gaps} gaps", want=f"a class for each of {len(cells)} rows", fix=fix)
+    n_texts = sum(isinstance(one, str) for one in cells)
+    if 0 < n_texts < len(cells):
+        got = f"{n_texts} texts among {len(cells)} labels"
+        raise refuse(
+            "y", got=got, want="labels of one type", fix="Use 'y.astype(str)'.", error=InputTypeError
+        )
 
 
 def _must_be_density(estimator: Any) -> None:

@@ -114,8 +114,9 @@ def compare(
     >>> best.behind, best.gain.mean > other.gain.mean
     (0.0, True)
     """
-    if not models:
-        raise refuse("compare", got="no model", want="estimators by name, such as {'vae': VAE()}")
+    if not isinstance(models, Mapping) or not models:
+        got = "no model" if isinstance(models, Mapping) else f"a {type(models).__name__}"
+        raise refuse("compare", got=got, want="estimators by name, such as {'vae': VAE()}")
     if test_size not in Range(0.0, 1.0, open_low=True, open_high=True):
         raise refuse("parameter 'test_size'", got=repr(test_size), want="a number between 0 and 1")
     places = train_test_split(np.arange(len(X)), test_size=test_size, random_state=random_state)

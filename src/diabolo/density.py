@@ -12,6 +12,7 @@ from scipy.stats import norm
 
 from diabolo import devices
 from diabolo.batches import Batch, chunks, row_keys, rows_together
+from diabolo.checks import Range, refuse
 from diabolo.keys import key_of
 from diabolo.model import CodeModel, DirectModel, Model, on_device
 from diabolo.table import Rows
@@ -54,6 +55,10 @@ class Reading:
         The log of a mean of weights lies se²/2 low on average (second-order delta method); the interval is centred
         by adding it back, so it is no bound. Withheld where `pareto_k` exceeds 0.7 or, below 25 draws, is unknown.
         """
+        if level not in Range(0.0, 1.0, open_high=True):
+            raise refuse(
+                "parameter 'level'", got=repr(level), want="a share of at least 0 and below 1, such as 0.95"
+            )
         centre = self.values + 0.5 * self.standard_error**2
         reach = norm.ppf(0.5 + 0.5 * level) * self.standard_error
         low, high = centre - reach, centre + reach

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-__all__ = ["ahead", "compiled", "compiler_options", "everywhere", "make_room", "shared_out"]
+__all__ = ["ahead", "compiled", "compiler_options", "everywhere", "in_float32", "make_room", "shared_out"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -36,16 +36,16 @@ _YNNPACK = ("",)
 _YNNPACK_OF_PRODUCTS = ("LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT", "")
 
 
-def compiler_options(backend: str, *, of_products: bool = False, **more: Any) -> dict[str, Any] | None:
+def compiler_options(backend: str, *, mostly_products: bool = False, **more: Any) -> dict[str, Any] | None:
     """What every program of ours is compiled with; `more` are a CPU's, too, unless XLA_FLAGS says them itself.
 
-    of_products : is the program little else than products of wide matrices?
+    mostly_products : is the program little else than products of wide matrices?
     """
     if backend != "cpu":
         return None
     said = os.environ.get("XLA_FLAGS", "")
     more = {name: value for name, value in more.items() if f"--{name}=" not in said}
-    return {**_known_option(_YNNPACK_OF_PRODUCTS if of_products else _YNNPACK), **more}
+    return {**_known_option(_YNNPACK_OF_PRODUCTS if mostly_products else _YNNPACK), **more}
 
 
 @functools.cache
@@ -81,6 +81,17 @@ def compiled(function: Function) -> Function:
             return program(*operands, **options)
         with _IN_TURN:
             return program(*operands, **options)
+
+    return in_float32(call)  # type: ignore[return-value]
+
+
+def in_float32(function: Function) -> Function:
+    """`function` in single precision, also where the user's own programs have JAX_ENABLE_X64."""
+
+    @functools.wraps(function)
+    def call(*operands: Any, **options: Any) -> Any:
+        with jax.enable_x64(False):
+            return function(*operands, **options)
 
     return call  # type: ignore[return-value]
 

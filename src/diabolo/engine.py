@@ -297,7 +297,7 @@ def _run_phase(
     together, clip = len(models) > 1, np.float32(courses[0].schedule.clip)
     n_averaged = courses[0].schedule.n_averaged
     trainings = [replace(one, average=one.shown if n_averaged > 1 else None) for one in trainings]
-    one_round = _compiled_round(jax.default_backend(), together, models[0].of_products)
+    one_round = _compiled_round(jax.default_backend(), together, models[0].mostly_products)
     training, still, key = (_stacked(trees) for trees in (trainings, frozen, [one.key for one in courses]))
     try:
         while any(course.n_next for course in courses):
@@ -359,14 +359,16 @@ def _remedy(loss: float, n_steps: int, schedule: Schedule) -> str:
 
 @functools.cache
 def _compiled_round(
-    backend: str, together: bool = False, of_products: bool = False
+    backend: str, together: bool = False, mostly_products: bool = False
 ) -> Callable[..., tuple[Training, Array, dict[str, Array], Array]]:
     """`_round`, compiled; on a CPU without LLVM's later passes, which cost half a second and gain no step any time.
 
     Starts that train together are an axis of everything but the rows; one that has stopped takes no steps, and
     `lax.fori_loop` under `vmap` leaves it as it is.
     """
-    options = devices.compiler_options(backend, of_products=of_products, xla_backend_optimization_level=1)
+    options = devices.compiler_options(
+        backend, mostly_products=mostly_products, xla_backend_optimization_level=1
+    )
 
     def one_round(phase: Phase, *operands: Any) -> Any:
         rounds = functools.partial(_round, phase)
@@ -440,7 +442,7 @@ def _round(
 
 
 def _norm(tree: Any) -> Array:
-    """The Euclidean norm of all entries, as `optax.tree.norm` has it.
+    """The Euclidean norm of all entries, real ones, as `optax.tree.norm` has it.
 
     A long sum's squares are written down by XLA on a CPU before they are added, those of 32 at a time are not: 6 % of a
     step of 10 rows and 784-500 weights. Short sums are left alone, since more operations take longer to compile.
@@ -452,4 +454,4 @@ def _norm(tree: Any) -> Array:
         rows = jnp.pad(jnp.ravel(leaf), (0, -leaf.size % 32)).reshape(32, -1)
         return jnp.sum(jnp.sum(jnp.square(rows), axis=0))
 
-    return jnp.sqrt(sum((square(leaf) for leaf in jax.tree.leaves(tree)), jnp.zeros(())))
+    return jnp.sqrt(sum(square(leaf) for leaf in jax.tree.leaves(tree)))

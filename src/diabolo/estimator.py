@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from diabolo import density, devices, engine, passes, progress, restarts, saving
 from diabolo.batches import Batch, Batches, Reservoir
-from diabolo.checks import InputError, OneOf, Range, check_params, nearest, refuse
+from diabolo.checks import InputError, InputTypeError, OneOf, Range, check_params, nearest, refuse
 from diabolo.columns import Kind
 from diabolo.density import Reading
 from diabolo.impute import conditional_draws
@@ -71,6 +71,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     # ---- learning ------------------------------------------------------------------------------------------
 
+    @devices.in_float32
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn the columns and train the network.
 
@@ -150,6 +151,7 @@ class DiaboloEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     def _judge(self, n_rows: int) -> None:
         """A family's warnings of a fit to so many rows that went wrong."""
 
+    @devices.in_float32
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Train on further rows at a constant rate: one pass over them.
 
@@ -476,3 +478,5 @@ def _look_at_columns(estimator: Any, X: Any, *, reset: bool) -> None:
         raise
     except ValueError as error:
         raise InputError(str(error)) from None
+    except TypeError as error:  # names of several types
+        raise InputTypeError(str(error)) from None

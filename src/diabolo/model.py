@@ -240,7 +240,7 @@ class Model(eqx.Module):
         return self.keeps_best
 
     @property
-    def of_products(self) -> bool:
+    def mostly_products(self) -> bool:
         """Whether a step is little else than products of wide matrices, which a CPU then leaves to a faster library."""
         return False
 

@@ -337,7 +337,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
     def fit(self, X: Any, y: Any = None) -> Self:
         """Fit the density and set the threshold at the `contamination` quantile of the training scores."""
         check_params({"contamination": self.contamination}, self._constraints)
-        estimator = _default() if self.estimator is None else clone(self.estimator)
+        estimator = _default() if self.estimator is None else self.estimator
         if not isinstance(estimator, DiaboloEstimator):
             raise refuse(
                 "parameter 'estimator'",
@@ -345,7 +345,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
                 want="a member with a density, such as VAE()",
                 error=InputTypeError,
             )
-        self.estimator_ = estimator.fit(X)
+        self.estimator_ = clone(estimator).fit(X)
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(self.estimator_, name):
                 setattr(self, name, getattr(self.estimator_, name))

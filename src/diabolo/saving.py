@@ -40,6 +40,8 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     `load(path, network=factory)` wants it again. Parameters set since the last fit that would shape another model are
     kept as they were when this one was made.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise refuse("path", got=repr(path), want="the path of a model file", error=InputTypeError)
     check_is_fitted(estimator)
     given = estimator.params_of_model()
     params = {name: _plain(value) for name, value in given.items() if name != "network"}

@@ -60,11 +60,15 @@ def _threefry(pair: list[Array], n: int) -> tuple[Array, Array]:
 
 
 def _together(one: Array, other: Array) -> Array:
-    """Two words as a complex number, of which nothing but the bits is meant."""
+    """Two words as a complex number, of which nothing but the bits is meant; some are those of a nan.
+
+    JAX_DEBUG_NANS does not see them within a compiled program, as all of ours are.
+    """
     return jax.lax.complex(*(jax.lax.bitcast_convert_type(word, jnp.float32) for word in (one, other)))
 
 
 def _apart(words: Array) -> tuple[Array, Array]:
+    """The two words again."""
     parts = jnp.real(words), jnp.imag(words)
     return tuple(jax.lax.bitcast_convert_type(part, jnp.uint32) for part in parts)  # type: ignore[return-value]
 

@@ -37,10 +37,11 @@ def main() -> None:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's remarks on the processor
+    if threading.current_thread() is not threading.main_thread():  # of a program that hears its own signals
+        return __getattr__("app")()
     sys.unraisablehook = _unraisable
-    # no other thread may say who hears signals, and a handler that is there already wants this one unheard
-    is_main = threading.current_thread() is threading.main_thread()
-    if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # another handler wants this one unheard
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
     try:
         __getattr__("app")()  # imported here, so that an interrupted import is no traceback either

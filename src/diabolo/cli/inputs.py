@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import re
 import shlex
 import warnings
@@ -22,7 +23,8 @@ def opened(data: str, missing: str | None, index: str | None, quiet: bool) -> Fi
     """Read DATA and say what was read."""
     from diabolo.files import read_table
 
-    table = read_table(data, missing=missing.split(",") if missing else (), index=index)
+    gaps = next(csv.reader([missing])) if missing else ()  # quoted as in a file: '"12,5",?' are two
+    table = read_table(data, missing=gaps, index=index)
     if not quiet:
         say(table.path.name, ", ".join([f"{counted(len(table), 'row')} of {_what(table)}", *table.notes]))
     return table
@@ -150,13 +152,18 @@ def told(table: FileTable, *, fitting: bool = False, quiet: bool = False) -> Ite
         said = re.sub(r"kinds=\{'([^']+)': '(\w+)'\}", r"--kind '\1=\2'", str(located))
         said = re.sub(r"--kind '([\w=]+)'", r"--kind \1", said)  # quotes only where a shell needs them
         text = re.search(r"got the text '([^']+)'", said)
-        spelled = shlex.quote(text.group(1)) if text else "with its spelling"
+        spelled = shlex.quote(_as_cell(text.group(1))) if text else "with its spelling"
         said = re.sub(r"got the text ('[^']+') among [\d,]+ numbers; expected numbers only",
                       r"got \1; expected a number", said)  # fmt: skip
         said = said.replace("Make it a gap, or use", f"Add --missing {spelled}, or")
         if not fitting:  # the columns' kinds are long decided
             said = re.sub(r",? or --kind .*\.$", ".", said)
         raise type(error)(said) from None
+
+
+def _as_cell(text: str) -> str:
+    """A text as a list with commas holds it."""
+    return f'"{text}"' if "," in text else text
 
 
 def _as_option(said: str) -> str:

@@ -88,7 +88,7 @@ def report(
     if len(files) > 2:
         raise typer.BadParameter(f"got {len(files)} files; expected DATA, or MODEL and DATA")
     data = files[-1]
-    page = output or Path(f"{Path(data).stem}.html")
+    page = output or Path(f"{Path(data).resolve().stem}.html")
     check_output(page, (".html", ".htm"))
     apart(page, data)
     command = shlex.join(["diabolo", *sys.argv[1:]]) if Path(sys.argv[0]).stem == "diabolo" else None

@@ -59,7 +59,10 @@ def summary(
         Densities are in nats, of the columns' own units; beside each stands its kind, and its gain over independent
         columns. It contains values of some rows of X, unless `no_rows`.
     """
-    subject = oddities.with_the_oddest(Subject.of(estimator, X, held_out, labels, not no_rows))
+    subject = Subject.of(estimator, X, held_out, labels, not no_rows)
+    if color is not None and subject.with_rows:  # what cannot colour a map is refused before the work
+        shown.coloring(subject.everything, subject.schema, color)
+    subject = oddities.with_the_oddest(subject)
     assert len(
         subject.reading
     )  # read first: it warns of what no column can hold, which need not be said again
@@ -307,7 +310,6 @@ def _rows(subject: Subject, points: np.ndarray, surprise: np.ndarray, color: Any
                 told["colors"].append(_legend(one) | {"column": j})
     if isinstance(color, str):
         told["color"] = color
-        shown.coloring(view, subject.schema, color)  # an unknown name is refused
     elif color is not None:
         one = shown.coloring(subject.everything, subject.schema, color)
         values_of = [one["values"][subject.places[point]] for point in points]

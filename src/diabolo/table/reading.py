@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import numbers
+import os
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -103,6 +104,12 @@ def read_table(X: Any, image_shape: tuple[int, ...] | None = None) -> Source:
         want = "an array or a data frame; dense data is required"
         raise refuse("X", got="a sparse matrix: Sparse data was passed", want=want,
                      fix="Use '.toarray()' to convert it.", error=InputTypeError)  # fmt: skip
+    if isinstance(X, (str, os.PathLike)):
+        fix = "Read the file first, as by pandas.read_csv."
+        raise refuse("X", got=f"the text {str(X)!r}: Expected 2D array", want="rows and columns", fix=fix)
+    if isinstance(X, Mapping):
+        fix = "Make it a frame, as by pandas.DataFrame."
+        raise refuse("X", got=f"a {type(X).__name__}: Expected 2D array", want="rows and columns", fix=fix)
     if nw.dependencies.is_into_series(X) and not isinstance(X, np.ndarray):
         raise _one_dimensional(f"a series of {len(X)} values")
     _must_be_image_shape(image_shape)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import functools
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from diabolo.joint import JointLikelihood
 
 __all__ = ["Schema"]
+
+_DAY = re.compile(r"\d{4}-\d\d-\d\d([T ]|$)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +112,7 @@ class Schema:
         columns = tuple(map(_column, survey.columns, survey.kinds()))
         _say_aside(columns, "constant", "hold one value or none: kept in outputs, not modelled")
         _say_aside(columns, "identifier", "hold mostly distinct text: set aside")
+        _say_dates(survey.columns)
         return cls(columns, survey.container, survey.image_shape)
 
     def with_beside(self, y: Any, name: str | None = None, kind: str | Kind | None = None) -> Schema:
@@ -357,7 +362,9 @@ class Schema:
             gap, dtype = (None, object) if known.role == "text" else (np.nan, np.float64)
             return np.full(len(values), gap, dtype)
         plural = {"text": "text", "day": "dates", "number": "numbers"}
-        raise refuse(where, got=plural[role], want=f"{plural[known.role]}, as in training")
+        fix = {("text", "day"): "Convert it, in pandas by pd.to_datetime.",
+               ("day", "text"): "Give it as text, or learn again from dates."}.get((role, known.role), "")  # fmt: skip
+        raise refuse(where, got=plural[role], want=f"{plural[known.role]}, as in training", fix=fix)
 
     # -- out -----------------------------------------------------------------------------------------------
 
@@ -491,3 +498,22 @@ def _say_aside(columns: tuple[Column, ...], name: str, said: str) -> None:
     if found:
         more = f" and {len(found) - 5} more" if len(found) > 5 else ""
         warnings.warn(f"columns {', '.join(found[:5])}{more} {said}.", UserWarning, stacklevel=4)
+
+
+def _say_dates(found: Sequence[Found]) -> None:
+    """Warn once of columns of text that reads like dates, of which a model learns no order and no distance."""
+    names = [str(one.name) for one in found if one.role == "text" and one.declared is None
+             and one.summary["n_distinct"] > 1 and all(map(_is_date, one.summary["levels"]))]  # fmt: skip
+    if names:
+        listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        said = f"columns {listed} hold text that reads like dates, and are taken for text."
+        fix = f"Convert them first, in pandas by read_csv(..., parse_dates={names[:5]}) or pd.to_datetime."
+        warnings.warn(f"{said} {fix}", UserWarning, stacklevel=4)
+
+
+def _is_date(text: Any) -> bool:
+    """Does it read as ISO 8601 writes a day, or a moment?"""
+    try:
+        return bool(_DAY.match(text) and datetime.datetime.fromisoformat(text))
+    except (TypeError, ValueError):
+        return False
