@@ -116,8 +116,8 @@ def test_what_cannot_be_is_said():
     ("cells", "sentence"),
     [
         (["a", None, np.nan], "y: got 2 gaps; expected a class for each of 150 rows"),
-        ([0.0, np.nan, 1.0], "y: got 1 gaps"),
-        (pd.array(["a", "b", pd.NA], "string"), "y: got 1 gaps"),
+        ([0.0, np.nan, 1.0], "y: got 1 gap; "),
+        (pd.array(["a", "b", pd.NA], "string"), "y: got 1 gap; "),
         (["a", 3, "b"], "y: got 149 texts among 150 labels; expected labels of one type"),
         (["a"], "y: got one class, 'a'; expected two or more classes"),
     ],

@@ -34,7 +34,7 @@ def counted(n: int, noun: str) -> str:
 
 def signed(value: float | None, digits: int = 2) -> str:
     """A number with a true minus sign."""
-    return "–" if value is None else f"{value:,.{digits}f}".replace("-", MINUS)
+    return "–" if value is None else f"{value:z,.{digits}f}".replace("-", MINUS)
 
 
 def nats(value: float | None, error: float | None = None, kind: str | None = None) -> str:
