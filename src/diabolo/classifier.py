@@ -177,7 +177,9 @@ def _must_be_labels(y: Any) -> None:
     gaps = sum(one is None or str(one) in ("nan", "NaT", "<NA>") for one in cells)
     if gaps:
         fix = "Leave those rows out; SemiSupervisedVAE learns from them as well."
-        raise refuse("y", got=f"{gaps} gap{'s' * (gaps != 1)}", want=f"a class for each of {len(cells)} rows", fix=fix)
+        raise refuse(
+            "y", got=f"{gaps} gap{'s' * (gaps != 1)}", want=f"a class for each of {len(cells)} rows", fix=fix
+        )
     n_texts = sum(isinstance(one, str) for one in cells)
     if 0 < n_texts < len(cells):
         got = f"{n_texts} texts among {len(cells)} labels"
