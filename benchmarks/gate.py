@@ -66,7 +66,7 @@ SETS = (
     "every_kind", *BEATEN, "horse_colic", "penguins", "titanic", "auto_imports", "adult", "bank_marketing"
 )  # fmt: skip
 SEEDS = (0, 1)
-ANNOUNCED = ("hold mostly distinct text: set aside", "hold one value or none: kept in outputs")
+ANNOUNCED = ("mostly distinct text: set aside", "one value or none: kept in outputs")
 
 
 class Data(NamedTuple):

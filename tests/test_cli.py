@@ -450,6 +450,7 @@ def test_demo_writes_four_readings_of_each_set(tmp_path, monkeypatch):
     kept = VAE._n_steps
     monkeypatch.setattr(VAE, "_n_steps", lambda self, rows: min(kept(self, rows), 100))
     said = run("demo", "--out", tmp_path / "demo")
+    assert said.count("held out") == said.count("oddest") == 2 and "better than independent" in said
     names = {p.name for p in (tmp_path / "demo").iterdir()}
     for name in ("penguins", "digits"):
         assert {

@@ -172,13 +172,13 @@ def many_types() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def types():
-    with pytest.warns(UserWarning, match="name hold mostly distinct text"):
+    with pytest.warns(UserWarning, match="name holds mostly distinct text"):
         return VAE(**{**SMALL, "max_steps": 100}).fit(many_types())
 
 
 def same_container(frame):
     """A model of the same rows in another library's frame."""
-    with pytest.warns(UserWarning, match="name hold mostly distinct text"):
+    with pytest.warns(UserWarning, match="name holds mostly distinct text"):
         return VAE(**{**SMALL, "max_steps": 100}).fit(frame)
 
 
@@ -244,7 +244,7 @@ def test_what_was_given_and_what_has_no_law_stay_gaps():
     table = mixed()
     table["day"] = datetime.date(2020, 1, 1)
     table.loc[table.index[:5], "day"] = None
-    with pytest.warns(UserWarning, match="day hold one value"):
+    with pytest.warns(UserWarning, match="day holds one value"):
         estimator = VAE(**{**SMALL, "max_steps": 100}, given=["colour"]).fit(table)
     filled = estimator.impute(table)
     assert filled["colour"].isna().equals(table["colour"].isna())

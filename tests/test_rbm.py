@@ -425,5 +425,7 @@ def test_what_it_cannot_model_is_refused():
         RBM(given=["colour"], max_steps=1).fit(table)
     with pytest.raises(InputError, match=r"'waits'.*kind 'count'.*kinds={'waits': 'real'}"):
         RBM(kinds={"waits": "count"}, max_steps=1).fit(table)
+    with pytest.raises(InputError, match=r"'pixel_0_0'.*kind 'pixels'.*Say kinds='real'\."):
+        RBM(max_steps=1).fit(np.arange(60, dtype=np.uint8).reshape(10, 2, 3))
     with pytest.raises(InputError, match=r"n_gibbs.*at least 1"):
         RBM(n_gibbs=0).fit(table)

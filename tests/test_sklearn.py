@@ -53,7 +53,7 @@ BY_LAW = {
 OPENERS = (VAE, ConditionalVAE, SemiSupervisedVAE, ManifoldParzen, BayesClassifier, OutlierDetector)
 
 
-@pytest.mark.filterwarnings("ignore:columns? .* hold one value")
+@pytest.mark.filterwarnings("ignore:columns? .* holds? one value")
 @parametrize_with_checks(
     [
         *(family(**SMALL) for family in FAMILIES),

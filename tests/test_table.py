@@ -213,7 +213,7 @@ def test_arrays_of_any_type_come_back_as_float64(X):
 
 def test_plain_floats_are_real_or_zero_and_one():
     X = np.c_[RNG.normal(size=50), np.resize([0.0, 1.0], 50), np.resize([0.0, 2.0], 50), np.resize(5.0, 50)]
-    with pytest.warns(UserWarning, match="columns x3 hold one value or none"):
+    with pytest.warns(UserWarning, match="column x3 holds one value or none"):
         schema = Schema.learn(X)
     assert kinds(schema) == ["real", "binary", "real", "constant"]
     assert (schema.n_features, schema.n_columns, schema.n_counted, schema.width) == (
@@ -228,7 +228,7 @@ def test_plain_floats_are_real_or_zero_and_one():
 
 def test_identifiers_are_set_aside_in_one_line():
     frame = pd.DataFrame({"id": [f"k{i}" for i in range(30)], "x": RNG.normal(size=30)})
-    with pytest.warns(UserWarning, match="columns id hold mostly distinct text") as caught:
+    with pytest.warns(UserWarning, match="column id holds mostly distinct text") as caught:
         schema = Schema.learn(frame)
     assert len(caught) == 1 and schema.n_columns == 1
     back = schema.decode(schema.encode(frame).values)
@@ -256,7 +256,7 @@ def test_a_block_and_its_columns_one_by_one_are_the_same_rows():
         np.full(60, 4.0),
     ]
     X[3, 0] = X[5, 4] = X[6, 6] = np.nan
-    with pytest.warns(UserWarning, match="columns x7 hold one value"):
+    with pytest.warns(UserWarning, match="column x7 holds one value"):
         schema = Schema.learn(X)
     X[7, 5], X[8, 7] = 3.0, 5.0
     with pytest.warns(UserWarning, match="column 'x5', 'x7': values outside the support"):
@@ -317,7 +317,7 @@ def test_kinds_by_name_position_instance_or_for_all():
     schema = Schema.learn(X, kinds={"x0": "positive", -1: Real(resolution=0.5)})
     assert kinds(schema) == ["positive", "real", "real"] and schema.columns[2].kind.resolution == 0.5
     whole = np.c_[RNG.integers(0, 3, 30), np.full(30, 7)]
-    with pytest.warns(UserWarning, match="columns x1 hold one value"):
+    with pytest.warns(UserWarning, match="column x1 holds one value"):
         assert kinds(Schema.learn(whole, kinds="real")) == ["real", "constant"]
     frame = pd.DataFrame({"s": ["hi", "lo", "mid", "lo"]})
     schema = Schema.learn(frame, kinds={"s": Ordinal(levels=["lo", "mid", "hi"])})
@@ -414,7 +414,7 @@ def test_surveys_of_two_chunks_make_the_schema_of_one():
 
 def test_one_row_and_no_modelled_column_still_round_trip():
     X = np.array([[1.5, 2.5]])
-    with pytest.warns(UserWarning, match="hold one value or none"):
+    with pytest.warns(UserWarning, match="holds? one value or none"):
         schema = Schema.learn(X)
     assert schema.n_columns == 0 and schema.encode(X).values.shape == (1, 0)
     assert schema.decode(np.zeros((1, 0))).tolist() == X.tolist()
@@ -676,3 +676,21 @@ def test_text_that_reads_like_dates_is_said():
         warnings.simplefilter("always")
         Schema.learn(frame[["at"]], kinds={"at": "categorical"})
     assert not said
+
+
+@pytest.mark.parametrize("other", ["pandas", "polars", "pyarrow"])
+@pytest.mark.parametrize("learned", ["pandas", "polars", "pyarrow"])
+def test_an_answer_to_rows_is_a_frame_of_their_library(learned, other):
+    days = pd.date_range("2020-01-01", periods=6)
+    frame = pd.DataFrame({"a": np.arange(6) / 7, "w": list("xyxyzz"), "d": days, "b": [True, False] * 3})
+    frame["c"] = pd.Categorical(list("pqpqpp"))
+    frames = {"pandas": frame, "polars": pl.from_pandas(frame), "pyarrow": pa.Table.from_pandas(frame)}
+    schema = Schema.learn(frames[learned], kinds={"w": "categorical", "d": "real"})
+    again = schema.decode(schema.encode(frames[other]).values, like=frames[other])
+    assert type(again) is type(frames[other])
+    back = again.to_pandas() if other != "pandas" else again
+    np.testing.assert_allclose(back["a"], frame["a"], atol=1e-6)
+    for name in "wdbc":
+        assert back[name].astype(str).tolist() == frame[name].astype(str).tolist()
+    codes = pd.DataFrame(np.zeros((6, 2)))  # no rows of the table: the answer is as learned
+    assert type(schema.decode(schema.encode(frame).values, like=codes)) is type(frames[learned])

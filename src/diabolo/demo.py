@@ -1,7 +1,8 @@
-"""The main job on real data that travels with the package: fit, write the four readings, report."""
+"""The main job on real data, the package's penguins and scikit-learn's digits: fit, write the four readings, report."""
 
 from __future__ import annotations
 
+import shlex
 import time
 import webbrowser
 from collections.abc import Callable
@@ -52,18 +53,23 @@ def run(out: Path, *, say: Say, verbose: bool = False, open_pages: bool = False)
 def _read(
     name: str, X: Any, color: Any, labels: list[str] | None, out: Path, say: Say, verbose: bool
 ) -> Path:
-    """Fit, and write the four readings of one data set."""
+    """Fit to most rows, judge by the others, and write the four readings of all of them."""
+    import numpy as np
     import pyarrow as pa
 
-    from diabolo import report
     from diabolo.families.vae import VAE
     from diabolo.files import write_table
+    from diabolo.report import publish, summary, words
+    from diabolo.table import rows_at
 
     start = time.perf_counter()
     sizes = X.shape[1:]
     what = f"{sizes[0]} columns" if len(sizes) == 1 else f"{sizes[1]} × {sizes[0]} pixels"
     say(name, f"{len(X):,} rows of {what}")
-    vae = VAE(random_state=0, verbose=verbose).fit(X)
+    order = np.random.default_rng(0).permutation(len(X))
+    n_held = max(len(X) // 10, 50)
+    held_out, learned = np.sort(order[:n_held]), np.sort(order[n_held:])
+    vae = VAE(random_state=0, verbose=verbose).fit(rows_at(X, learned))
     codes, reading = vae.transform(X), vae.log_density(X)
     say("VAE", f"{codes.shape[1]} components, {vae.n_steps_:,} steps, {time.perf_counter() - start:.1f} s")
     vae.set_params(verbose=False).save(out / f"{name}.safetensors")
@@ -72,6 +78,14 @@ def _read(
     write_table(out / f"{name}-samples.csv", vae.sample(200, random_state=0), names=names)
     scores = {"log_density": reading.values, "standard_error": reading.standard_error, "kind": reading.kind}
     write_table(out / f"{name}-scores.csv", pa.table(scores))
-    page = report.write(vae, X, out / f"{name}.html", color, title=name, labels=labels)
+    shown: dict[str, Any] = {
+        "title": name,
+        "labels": labels,
+        "command": f"diabolo demo --out {shlex.quote(str(out))}",
+    }
+    facts = summary(vae, X, color, held_out=held_out, **shown)
+    say("held out", words.gained(facts))
+    say("oddest", words.oddest(facts))
+    page = publish(facts, out / f"{name}.html")
     say("wrote", f"{out / name}.safetensors, -codes.csv, -samples.csv, -scores.csv, .html")
     return page

@@ -49,6 +49,12 @@ class Reading:
     def __len__(self) -> int:
         return len(self.values)
 
+    def __repr__(self) -> str:
+        kinds = " and ".join(np.unique(self.kind).tolist())
+        mean = f"mean {np.mean(self.values):.6g}" if len(self) else "empty"
+        withheld = f", {np.sum(self.withheld):,} intervals withheld" if np.any(self.withheld) else ""
+        return f"Reading({len(self):,} rows, {self.unit}, {kinds}: {mean}{withheld})"
+
     def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
         """Centred interval of the true log-density: low and high, (n_rows,) each, nan where withheld.
 

@@ -20,7 +20,7 @@ from jax import Array
 
 from diabolo.boltzmann.bernoulli import bernoulli
 from diabolo.checks import refuse
-from diabolo.columns import Binary, Categorical, Kind, Ordinal, Positive, Real
+from diabolo.columns import Binary, Categorical, Kind, Ordinal, Pixels, Positive, Real
 
 __all__ = ["Segment", "Units"]
 
@@ -266,7 +266,7 @@ def _unit_of(kind: Kind, name: Any) -> str:
         f"column {name!r} of a Boltzmann machine",
         got=f"kind {kind.name!r}{stepped}",
         want="a binary, categorical, ordinal or real column",
-        fix=f"Say kinds={{{name!r}: 'real'}}.",
+        fix="Say kinds='real'." if isinstance(kind, Pixels) else f"Say kinds={{{name!r}: 'real'}}.",
     )
 
 

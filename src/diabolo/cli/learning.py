@@ -28,20 +28,24 @@ ASIDE = {"identifier": "mostly different", "constant": "one value"}
 
 def made(family: str, settings: list[str], kinds: list[str], seed: int) -> Any:
     """The estimator that the options describe."""
-    if family not in FAMILIES:
+    named = {name.lower(): known for known, (_, name) in FAMILIES.items()} | {
+        known: known for known in FAMILIES
+    }
+    known = named.get(family.lower().replace("_", ""), named.get(family))
+    if known is None:
         raise refuse("--family", got=repr(family), want="a family", fix=nearest(family, FAMILIES))
-    module, name = FAMILIES[family]
+    module, name = FAMILIES[known]
     estimator = getattr(importlib.import_module(f"diabolo.families.{module}"), name)
-    known = list(inspect.signature(estimator).parameters)
+    settable = list(inspect.signature(estimator).parameters)
     params: dict[str, Any] = {"random_state": seed}
     for setting in settings:
         key, value = _pair("--set", setting)
-        if key not in known:
+        if key not in settable:
             raise refuse(
                 f"--set {setting}",
                 got=f"parameter {key!r}",
                 want=f"a parameter of {name}",
-                fix=nearest(key, known),
+                fix=nearest(key, settable),
             )
         params[key] = _value(value)
     if kinds:
@@ -79,7 +83,7 @@ def learned_columns(estimator: Any, table: FileTable) -> Any:
 def columns_said_already() -> Iterator[None]:
     """What is set aside has a line of its own: no warnings of it here."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="columns .* hold ")
+        warnings.filterwarnings("ignore", message="columns? .* holds? ")
         yield
 
 

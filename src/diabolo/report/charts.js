@@ -33,6 +33,11 @@ function selectedLayer(encoding, mark) {
 }
 
 // Bars of the data, a line of the draws, a rule at the selected row.
+const NARROW = document.documentElement.clientWidth < 700;
+
+// A chart's width: at most so much, less where the window leaves less beside the axis.
+const fitting = (most) => Math.max(220, Math.min(most, document.documentElement.clientWidth - 140));
+
 function histogramSpec(told, { width, height, title = null, description, draws = true }) {
   const clock = told.clock, value = (edge) => (clock ? edge * DAY : edge);
   const bars = told.rows.map((share, i) => ({ from: value(told.edges[i]), to: value(told.edges[i + 1]), share,
@@ -88,7 +93,7 @@ function lossSpec(training) {
   const kept = training.best_round === null ? [] :
     [{ step: step * (training.best_round + 1), loss: training.held_out[training.best_round] }];
   return {
-    width: 560, height: 210, description: "Loss per training step",
+    width: fitting(560), height: 210, description: "Loss per training step",
     layer: [
       { data: { values }, mark: { type: "line", clip: true, strokeWidth: 1.6 },
         encoding: { x, y, color: { field: "name", type: "nominal", title: null,

@@ -32,7 +32,7 @@ def decoder(subject: Subject) -> dict[str, Any]:
     """
     model, schema = subject.estimator.model_, subject.schema
     if isinstance(model, DirectModel):
-        return {"why_not": "the model has none: it says its density itself"}
+        return {"why_not": f"that is not offered for {type(subject.estimator).__name__}"}
     network = model.decoder.network
     if subject.is_conditional:
         return {"why_not": "the model is conditional: a place alone does not say the conditions"}

@@ -22,7 +22,7 @@ __all__ = ["summary"]
 
 N_SHOWN = 10  # draws listed, beside as many rows
 N_SCORED = 500  # draws whose density is read
-MIN_COMPLETE = 50  # rows without gaps, for their densities to be compared with those of draws
+MIN_COMPLETE = 20  # rows without gaps, for their densities to be compared with those of draws
 N_OTHERS = 10  # rows behind a level, for its name to be shown where no row is
 
 
@@ -260,6 +260,7 @@ def _density(subject: Subject, surprise: np.ndarray) -> dict[str, Any]:
         "n_rows": judged.n_rows,
         "n_impossible": int(np.sum(np.isneginf(values))),
         "n_complete": None if compared.all() else int(compared.sum()),
+        "n_with_gaps": int(np.sum(compared & ~complete)),  # among those compared
         "n_untrusted": int(np.sum(reading.withheld)),
         "log_density": _mean(values),
         "gain": _mean(gains),

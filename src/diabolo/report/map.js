@@ -1,7 +1,7 @@
 // The map: rows in a plane, in tabs; a click on a point selects its row, on an empty place decodes it.
 "use strict";
 
-const WIDTH = 540, HEIGHT = 440;
+const WIDTH = fitting(540), HEIGHT = Math.round(WIDTH * 0.815);
 
 function mapData(told, tab, color) {
   const legend = told.rows.colors.find((one) => one.name === color);
@@ -45,6 +45,7 @@ function mapSpec(told, tab, color) {
     encoding.color = { field: "c", type: clock ? "temporal" : "quantitative", title,
       scale: { domain: span, clamp: true, scheme: "viridis" } };
   }
+  if (NARROW) for (const one of [encoding.color, encoding.shape]) if (one) one.legend = { orient: "bottom", columns: 2 };
   const ring = { x: { ...x }, y: { ...y } };
   return {
     width: WIDTH, height: HEIGHT, padding: 4, description: `${tab.name}, coloured by ${title}`,

@@ -264,7 +264,8 @@ def cell_of(column: Column, value: Any) -> Any:
         return value
     kind: Kind = column.kind
     if column.role == "day" and np.isfinite(value):
-        moment = np.datetime64("1970-01-01") + np.timedelta64(round(float(value) * 86400), "s")
+        days = float(kind.snap(np.array([value], np.float64))[0])
+        moment = np.datetime64("1970-01-01") + np.timedelta64(round(days * 86400), "s")
         return str(moment).removesuffix("T00:00:00")
     if kind.name in {"binary", "categorical"} and "bool" in str(column.dtype or "").lower():
         return bool(value)

@@ -175,7 +175,7 @@ async function start() {
   controls();
   await drawMap();
   const surprise = document.getElementById("surprise");
-  const view = await draw(surprise, histogramSpec(told.density.histogram, { width: 560, height: 130, title: `surprise, ${MINUS}log p(x), nats`, description: "Surprise of data and of draws" }));
+  const view = await draw(surprise, histogramSpec(told.density.histogram, { width: fitting(560), height: 130, title: `${MINUS}log p(x), nats`, description: "Minus the log-density of data and of draws" }));
   views.others.push([view, (i) => (told.rows.log_density[i] === null ? [] : [{ at: -told.rows.log_density[i] }])]);
   await columnCharts();
   for (const [at, pair] of (told.pairs ? told.pairs.shown : []).entries()) {
@@ -184,7 +184,7 @@ async function start() {
     const [first, second] = pair.classes, known = (i) => first.length && first[i] >= 0 && second[i] >= 0;
     views.others.push([view, (i) => (known(i) ? [{ a: pair.levels[0][first[i]], b: pair.levels[1][second[i]] }] : [])]);
   }
-  if (told.draws.nearest) await draw(document.getElementById("nearest"), histogramSpec(told.draws.nearest.histogram, { width: 420, height: 110,
+  if (told.draws.nearest) await draw(document.getElementById("nearest"), histogramSpec(told.draws.nearest.histogram, { width: fitting(420), height: 110,
     title: "distance to the nearest row, in spreads of the columns", description: "Distances of draws and of data to their nearest row" }));
   if (told.components.divergence) await draw(document.getElementById("divergence"), divergenceSpec(told.components.divergence));
   await draw(document.getElementById("loss"), lossSpec(told.training));

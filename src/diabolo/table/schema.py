@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import narwhals as nw
 import numpy as np
 
 from diabolo.checks import refuse
@@ -110,8 +111,8 @@ class Schema:
     def of(cls, survey: Survey) -> Schema:
         """The schema of a survey, of one chunk or of many merged ones."""
         columns = tuple(map(_column, survey.columns, survey.kinds()))
-        _say_aside(columns, "constant", "hold one value or none: kept in outputs, not modelled")
-        _say_aside(columns, "identifier", "hold mostly distinct text: set aside")
+        _say_aside(columns, "constant", "one value or none: kept in outputs, not modelled")
+        _say_aside(columns, "identifier", "mostly distinct text: set aside")
         _say_dates(survey.columns)
         return cls(columns, survey.container, survey.image_shape)
 
@@ -382,7 +383,8 @@ class Schema:
         ----------
         values : (n, width)
         like : data frame or None
-            One whose index the answer keeps (pandas).
+            One whose index the answer keeps (pandas); one of the same columns in another library's frame is answered
+            in that library's.
         snap : bool
             Move the values onto what each column can hold; for draws.
         given_values : (n, given_width) or None
@@ -404,12 +406,26 @@ class Schema:
             return plain
         arrays = self.layout.decode(values, given_values, snap)
         if self.container in FRAMES:
-            return write_frame(self.container, self.columns, arrays, like)
+            return write_frame(*self._written_as(like), arrays, like)
         dtype = object if any(column.role == "text" for column in self.columns) else np.float64
         table = np.empty((len(values), len(arrays)), dtype)
         for j, array in enumerate(arrays):
             table[:, j] = array
         return table
+
+    def _written_as(self, like: Any) -> tuple[str, Sequence[Column]]:
+        """Library and columns of an answer: the training table's, or those of rows in another library's frame."""
+        if not nw.dependencies.is_into_dataframe(like):
+            return self.container, self.columns
+        source = read_table(like)
+        if source.container == self.container or source.names != self.names:  # others are codes
+            return self.container, self.columns
+        columns = []
+        for column, dtype, cells in zip(self.columns, source.dtypes, source.cells, strict=True):
+            levels = column.levels or tuple(getattr(column.kind, "levels", None) or ())
+            known = column.role != "text" or not cells.dtype.is_numeric()
+            columns.append(dataclasses.replace(column, dtype=dtype if known else "", levels=levels))
+        return source.container, columns
 
     # -- storage -------------------------------------------------------------------------------------------
 
@@ -496,8 +512,7 @@ def _say_aside(columns: tuple[Column, ...], name: str, said: str) -> None:
     """Warn once of all columns of an uncounted kind."""
     found = [str(column.name) for column in columns if column.kind.name == name]
     if found:
-        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-        warnings.warn(f"columns {', '.join(found[:5])}{more} {said}.", UserWarning, stacklevel=4)
+        warnings.warn(f"{_who_hold(found)} {said}.", UserWarning, stacklevel=4)
 
 
 def _say_dates(found: Sequence[Found]) -> None:
@@ -505,10 +520,16 @@ def _say_dates(found: Sequence[Found]) -> None:
     names = [str(one.name) for one in found if one.role == "text" and one.declared is None
              and one.summary["n_distinct"] > 1 and all(map(_is_date, one.summary["levels"]))]  # fmt: skip
     if names:
-        listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-        said = f"columns {listed} hold text that reads like dates, and are taken for text."
+        said = f"{_who_hold(names)} text that reads like dates, and it is taken for text."
         fix = f"Convert them first, in pandas by read_csv(..., parse_dates={names[:5]}) or pd.to_datetime."
         warnings.warn(f"{said} {fix}", UserWarning, stacklevel=4)
+
+
+def _who_hold(names: list[str]) -> str:
+    """The columns and their verb: `column a holds`, `columns a, b hold`."""
+    if len(names) == 1:
+        return f"column {names[0]} holds"
+    return f"columns {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''} hold"
 
 
 def _is_date(text: Any) -> bool:
