@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 import diabolo
 from diabolo.cli import app
+from diabolo.cli.learning import made
 from diabolo.files import read_table, write_table
 from diabolo.outliers import surprise
 
@@ -476,3 +477,10 @@ def test_main_in_a_thread_leaves_signals_alone():
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert "diabolo" in ran.stdout and not ran.stderr
+
+
+@pytest.mark.parametrize(
+    "name", ["normalizing_flow", "NormalizingFlow", "normalizingflow", "GSN", "gsn", "Vae"]
+)
+def test_a_family_goes_by_its_class_too(name):
+    assert type(made(name, [], [], 0)).__name__.lower() == name.replace("_", "").lower()

@@ -440,10 +440,3 @@ def test_the_table_has_every_member_and_no_name_that_is_none():
     for name, changes in MEMBERS.items():
         assert set(changes) <= set(options_of(name)), name
     assert set(CHANGES) <= {option for name in MEMBERS for option in options_of(name)}
-
-
-@pytest.mark.parametrize(
-    "name", ["normalizing_flow", "NormalizingFlow", "normalizingflow", "GSN", "gsn", "Vae"]
-)
-def test_a_family_goes_by_its_class_too(name):
-    assert type(made(name, [], [], 0)).__name__.lower() == name.replace("_", "").lower()
