@@ -251,6 +251,16 @@ def test_few_rows_or_a_fifth_make_no_atom(values):
     assert learned(Real(), values).atoms == ()
 
 
+def test_an_atom_between_the_steps_of_its_column_is_refused():
+    whole = np.arange(20.0)
+    with pytest.raises(
+        InputError, match=r"got the atom 0\.3; expected a multiple of its step 1\. Say a finer"
+    ):
+        learned(Real(resolution=1.0, atoms=(0.3,)), whole)
+    assert learned(Real(resolution=1.0, atoms=(3.0,)), whole).atoms == (3.0,)
+    assert learned(Real(resolution=0.0, atoms=(0.3,)), whole).atoms == (0.3,)
+
+
 def test_a_column_of_atoms_alone_keeps_a_finite_scale():
     kind = learned(Real(), np.repeat([1.0, 5.0], 20))
     assert kind.atoms == (1.0, 5.0) and (kind.mean, kind.scale) == (3.0, 2.0)

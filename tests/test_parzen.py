@@ -361,6 +361,21 @@ def test_beyond_fifty_thousand_rows_the_search_is_approximate_where_it_is_instal
     assert asked == [x.shape]
 
 
+def test_the_approximate_search_finds_almost_all(monkeypatch):
+    pytest.importorskip("pynndescent", reason="an optional package, which searches beyond 50,000 rows")
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(2000, 12)) @ generator.normal(size=(12, 20))
+    for queries in (None, x[:50] + 0.1):
+        exact = neighbours.nearest(x, 10, 0, queries)
+        with monkeypatch.context() as patched:
+            patched.setattr(neighbours, "MAX_EXACT", 100)
+            found = neighbours.nearest(x, 10, 0, queries)
+        assert found.shape == exact.shape
+        shared = [len(set(one) & set(other)) / 10 for one, other in zip(found, exact, strict=True)]
+        assert np.mean(shared) > 0.98
+        assert queries is not None or not (found == np.arange(len(x))[:, None]).any()
+
+
 def test_a_gap_of_a_training_row_is_its_columns_own_law():
     table = mixed()
     model = ParzenWindow(random_state=0).fit(table)

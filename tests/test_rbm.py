@@ -417,6 +417,9 @@ def test_an_estimate_says_its_error_on_every_row():
     reading = reading_of(model, machine(21).schema_.encode(EVERY[:3]), 50, 0)
     low, high = reading.interval(0.95)
     assert np.all(high - low > 3.0 * machine(21).log_z_error_)
+    # log Z, which is subtracted, errs low: the truth lies below the value by half of the square of its error
+    below = 0.5 * machine(21).log_z_error_ ** 2
+    np.testing.assert_allclose(0.5 * (low + high), reading.values - below, rtol=1e-12)
 
 
 def test_what_it_cannot_model_is_refused():

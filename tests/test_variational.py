@@ -263,3 +263,24 @@ def test_of_one_draw_it_is_the_evidence_bound():
     evidence = np.asarray(likelihoods, np.float64) - np.asarray(posterior.to_normal(), np.float64)
     error = np.sqrt((bounds.var(axis=0) + evidence.var(axis=0)) / 2000)
     assert np.all(np.abs(bounds.mean(axis=0) - evidence.mean(axis=0)) < 4.0 * error)
+
+
+@pytest.mark.parametrize("name", ["VAE", "IWAE"])
+def test_bounds_of_binary_rows_lie_below_their_own_value_by_no_more_than_stated(name):
+    """Of every row that there can be, against the quadrature over the code."""
+    generator = np.random.default_rng(0)
+    odds = generator.normal(size=(400, 2)) @ generator.normal(0.0, 2.0, (2, 8))
+    rows = (generator.random((400, 8)) < 1.0 / (1.0 + np.exp(-odds))).astype(float)
+    every = (np.arange(256)[:, None] >> np.arange(8) & 1).astype(float)
+    member = getattr(diabolo, name)(**SMALL | {"n_components": 2, "kinds": "binary"}).fit(rows)
+    truth = by_quadrature(member, member.schema_.encode(every), 201)
+    assert logsumexp(truth) == pytest.approx(0.0, abs=1e-3)
+    gaps = []
+    for n_draws in (8, 64, 512):
+        reading = member.log_density(every, n_draws=n_draws)
+        apart, error = reading.values - truth, reading.standard_error
+        chance = np.sqrt(np.sum(error**2)) / len(every)  # of the mean over rows, whose draws are their own
+        assert set(reading.kind) == {"bound"} and apart.mean() < 3.0 * chance
+        assert abs(np.mean(apart + 0.5 * error**2)) < 3.0 * chance + 0.1 * np.mean(error**2)
+        gaps.append(abs(apart.mean()))
+    assert gaps[2] < gaps[0] and gaps[2] < 0.01

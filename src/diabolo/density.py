@@ -37,6 +37,7 @@ class Reading:
     effective_sample_size : (n_rows,) draws that the weights are worth (Kong 1992); nan where nothing was drawn
     pareto_k : (n_rows,) shape of the weights' tail; above 0.7 the standard error cannot be trusted
     unit : "nats"
+    common_error : share of `standard_error` that all rows have together, that of a partition function; 0 without one
     """
 
     values: np.ndarray
@@ -45,6 +46,7 @@ class Reading:
     effective_sample_size: np.ndarray
     pareto_k: np.ndarray
     unit: str = "nats"
+    common_error: float = 0.0
 
     def __len__(self) -> int:
         return len(self.values)
@@ -59,13 +61,15 @@ class Reading:
         """Centred interval of the true log-density: low and high, (n_rows,) each, nan where withheld.
 
         The log of a mean of weights lies se²/2 low on average (second-order delta method); the interval is centred
-        by adding it back, so it is no bound. Withheld where `pareto_k` exceeds 0.7 or, below 25 draws, is unknown.
+        by adding it back, so it is no bound. What is subtracted, the log of a mean of partition functions, lies high in
+        the reading by as much. Withheld where `pareto_k` exceeds 0.7 or, below 25 draws, is unknown.
         """
         if level not in Range(0.0, 1.0, open_high=True):
             raise refuse(
                 "parameter 'level'", got=repr(level), want="a share of at least 0 and below 1, such as 0.95"
             )
-        centre = self.values + 0.5 * self.standard_error**2
+        common = np.minimum(self.common_error, self.standard_error)  # a row of no cell has none
+        centre = self.values + 0.5 * self.standard_error**2 - common**2
         reach = norm.ppf(0.5 + 0.5 * level) * self.standard_error
         low, high = centre - reach, centre + reach
         return np.where(self.withheld, np.nan, low), np.where(self.withheld, np.nan, high)
@@ -106,11 +110,12 @@ def reading_of(model: Model, rows: Rows, n_draws: int, seed: int) -> Reading:
     kind = model.kinds(rows.observed)
     exact = kind == "exact"
     error[exact], effective[exact], tail[exact] = 0.0, np.nan, -np.inf
-    error = np.hypot(error, model.common_error())
+    common = model.common_error()
+    error = np.hypot(error, common)
     nothing = ~rows.observed.any(axis=1)  # log p of no cell at all is 0, and no draw is needed to know it
     values[nothing], error[nothing], effective[nothing], tail[nothing] = 0.0, 0.0, np.nan, -np.inf
     kind[nothing] = "exact"
-    return Reading(values + rows.offset, kind, error, effective, tail)
+    return Reading(values + rows.offset, kind, error, effective, tail, common_error=common)
 
 
 def weighted_codes(

@@ -64,7 +64,7 @@ class Real(Kind):
         if atoms is None:
             atoms = tuple(v for v, c in counts.items() if c > ATOM_SHARE * n and c >= ATOM_ROWS)
         mean, scale = _without(summary, {atom: counts.get(atom, 0) for atom in atoms})
-        return dataclasses.replace(
+        learned = dataclasses.replace(
             self,
             resolution=_learned_resolution(self.resolution, summary, self.clock),
             atoms=atoms,
@@ -72,6 +72,18 @@ class Real(Kind):
             scale=scale,
             atom_shares=tuple(counts.get(atom, 0) / max(n, 1) for atom in atoms),
         )
+        step = learned.resolution
+        between = [
+            atom
+            for atom in self.atoms or ()
+            if learned.coarse and abs(atom / step - np.rint(atom / step)) > 1e-6
+        ]
+        if between:  # its cell would lie across two of the grid's, and masses would not sum to one
+            fix = "Say a finer resolution, or 0."
+            raise refuse(
+                where, got=f"the atom {between[0]:g}", want=f"a multiple of its step {step:g}", fix=fix
+            )
+        return learned
 
     @property
     def width(self) -> int:

@@ -8,6 +8,7 @@ from sklearn.neighbors import NearestNeighbors
 __all__ = ["nearest"]
 
 MAX_EXACT = 50_000  # rows; beyond, an exact search of wide rows takes minutes
+N_LOOKED_UP = 30  # by the approximate search: of the 10 nearest of 60,000 rows 11 missed 12 %, 30 miss 0.2 %
 MAX_TREE = 8  # columns up to which a tree finds the nearest faster than any other way
 
 
@@ -15,7 +16,7 @@ def nearest(x: np.ndarray, n_neighbors: int, seed: int, queries: np.ndarray | No
     """Places of each row's nearest rows, itself left out: (n, n_neighbors); or of other rows' nearest among x.
 
     Exact, by scikit-learn, up to 50,000 rows or 8 columns; beyond by pynndescent where it is installed (`pip install
-    diabolo[neighbours]`), which misses a few per cent of them, else exact and slow.
+    diabolo[neighbours]`), which misses a few in a thousand, else exact and slow.
     """
     if not x.shape[1]:  # all rows are equally near
         x = np.zeros((len(x), 1))
@@ -34,8 +35,11 @@ def _approximate(x: np.ndarray, n_neighbors: int, seed: int, queries: np.ndarray
         from pynndescent import NNDescent
     except ImportError:
         return None
-    index = NNDescent(x, n_neighbors=n_neighbors + 1, random_state=seed % 2**31)
-    places = index.query(queries, k=n_neighbors)[0] if queries is not None else index.neighbor_graph[0]
+    index = NNDescent(x, n_neighbors=max(n_neighbors + 1, N_LOOKED_UP), random_state=seed % 2**31)
+    if queries is not None:
+        places = index.query(queries, k=n_neighbors)[0]
+    else:
+        places = index.neighbor_graph[0][:, : n_neighbors + 1]
     if (places < 0).any():  # some were not found
         return None
     if queries is not None:
