@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import functools
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,6 +23,7 @@ from diabolo.table.reading import (
     read_cells,
     read_table,
 )
+from diabolo.table.remarks import say_what_is_not_modelled
 from diabolo.table.survey import Found, Survey
 from diabolo.table.writing import write_frame
 
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from diabolo.joint import JointLikelihood
 
 __all__ = ["Schema"]
-
-_DAY = re.compile(r"\d{4}-\d\d-\d\d([T ]|$)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,9 +108,7 @@ class Schema:
     def of(cls, survey: Survey) -> Schema:
         """The schema of a survey, of one chunk or of many merged ones."""
         columns = tuple(map(_column, survey.columns, survey.kinds()))
-        _say_aside(columns, "constant", "one value or none: kept in outputs, not modelled")
-        _say_aside(columns, "identifier", "mostly distinct text: set aside")
-        _say_dates(survey.columns)
+        say_what_is_not_modelled(columns, survey.columns)
         return cls(columns, survey.container, survey.image_shape)
 
     def with_beside(self, y: Any, name: str | None = None, kind: str | Kind | None = None) -> Schema:
@@ -506,35 +501,3 @@ def _listed(fact: tuple | None) -> list | None:
 
 def _unlisted(fact: list | None) -> tuple | None:
     return None if fact is None else tuple(fact)
-
-
-def _say_aside(columns: tuple[Column, ...], name: str, said: str) -> None:
-    """Warn once of all columns of an uncounted kind."""
-    found = [str(column.name) for column in columns if column.kind.name == name]
-    if found:
-        warnings.warn(f"{_who_hold(found)} {said}.", UserWarning, stacklevel=4)
-
-
-def _say_dates(found: Sequence[Found]) -> None:
-    """Warn once of columns of text that reads like dates, of which a model learns no order and no distance."""
-    names = [str(one.name) for one in found if one.role == "text" and one.declared is None
-             and one.summary["n_distinct"] > 1 and all(map(_is_date, one.summary["levels"]))]  # fmt: skip
-    if names:
-        said = f"{_who_hold(names)} text that reads like dates, and it is taken for text."
-        fix = f"Convert them first, in pandas by read_csv(..., parse_dates={names[:5]}) or pd.to_datetime."
-        warnings.warn(f"{said} {fix}", UserWarning, stacklevel=4)
-
-
-def _who_hold(names: list[str]) -> str:
-    """The columns and their verb: `column a holds`, `columns a, b hold`."""
-    if len(names) == 1:
-        return f"column {names[0]} holds"
-    return f"columns {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''} hold"
-
-
-def _is_date(text: Any) -> bool:
-    """Does it read as ISO 8601 writes a day, or a moment?"""
-    try:
-        return bool(_DAY.match(text) and datetime.datetime.fromisoformat(text))
-    except (TypeError, ValueError):
-        return False
