@@ -414,7 +414,7 @@ def test_surveys_of_two_chunks_make_the_schema_of_one():
 
 def test_one_row_and_no_modelled_column_still_round_trip():
     X = np.array([[1.5, 2.5]])
-    with pytest.warns(UserWarning, match="holds? one value or none"):
+    with pytest.warns(UserWarning, match="columns x0, x1 hold one value or none"):
         schema = Schema.learn(X)
     assert schema.n_columns == 0 and schema.encode(X).values.shape == (1, 0)
     assert schema.decode(np.zeros((1, 0))).tolist() == X.tolist()

@@ -40,8 +40,7 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     `load(path, network=factory)` wants it again. Parameters set since the last fit that would shape another model are
     kept as they were when this one was made.
     """
-    if not isinstance(path, (str, os.PathLike)):
-        raise refuse("path", got=repr(path), want="the path of a model file", error=InputTypeError)
+    _must_be_path(path)
     check_is_fitted(estimator)
     given = estimator.params_of_model()
     params = {name: _plain(value) for name, value in given.items() if name != "network"}
@@ -87,8 +86,7 @@ def load(path: str | os.PathLike[str], *, network: NetworkFactory | None = None)
     -------
     the estimator, as fitted
     """
-    if not isinstance(path, (str, os.PathLike)):
-        raise refuse("path", got=repr(path), want="the path of a model file", error=InputTypeError)
+    _must_be_path(path)
     what = str(path)
     if Path(path).is_dir():
         raise refuse(what, got="a folder", want="a model file")
@@ -183,6 +181,11 @@ def _named_arrays(model: Any) -> Iterator[tuple[str, np.ndarray]]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(model):
         if _is_array(leaf):
             yield jax.tree_util.keystr(path), np.asarray(leaf)
+
+
+def _must_be_path(path: Any) -> None:
+    if not isinstance(path, (str, os.PathLike)):
+        raise refuse("path", got=repr(path), want="the path of a model file", error=InputTypeError)
 
 
 def _plain(value: Any) -> Any:

@@ -28,24 +28,22 @@ ASIDE = {"identifier": "mostly different", "constant": "one value"}
 
 def made(family: str, settings: list[str], kinds: list[str], seed: int) -> Any:
     """The estimator that the options describe."""
-    named = {name.lower(): known for known, (_, name) in FAMILIES.items()} | {
-        known: known for known in FAMILIES
-    }
-    known = named.get(family.lower().replace("_", ""), named.get(family))
-    if known is None:
+    by_class = {name.lower(): (module, name) for module, name in FAMILIES.values()}
+    place = FAMILIES.get(family) or by_class.get(family.lower().replace("_", ""))
+    if place is None:
         raise refuse("--family", got=repr(family), want="a family", fix=nearest(family, FAMILIES))
-    module, name = FAMILIES[known]
+    module, name = place
     estimator = getattr(importlib.import_module(f"diabolo.families.{module}"), name)
-    settable = list(inspect.signature(estimator).parameters)
+    known = list(inspect.signature(estimator).parameters)
     params: dict[str, Any] = {"random_state": seed}
     for setting in settings:
         key, value = _pair("--set", setting)
-        if key not in settable:
+        if key not in known:
             raise refuse(
                 f"--set {setting}",
                 got=f"parameter {key!r}",
                 want=f"a parameter of {name}",
-                fix=nearest(key, settable),
+                fix=nearest(key, known),
             )
         params[key] = _value(value)
     if kinds:

@@ -72,17 +72,11 @@ class Real(Kind):
             scale=scale,
             atom_shares=tuple(counts.get(atom, 0) / max(n, 1) for atom in atoms),
         )
-        step = learned.resolution
-        between = [
-            atom
-            for atom in self.atoms or ()
-            if learned.coarse and abs(atom / step - np.rint(atom / step)) > 1e-6
-        ]
-        if between:  # its cell would lie across two of the grid's, and masses would not sum to one
-            fix = "Say a finer resolution, or 0."
-            raise refuse(
-                where, got=f"the atom {between[0]:g}", want=f"a multiple of its step {step:g}", fix=fix
-            )
+        step, declared = learned.resolution, (self.atoms or ()) if learned.coarse else ()
+        for atom in declared:  # across two cells of the grid masses would not sum to one
+            if abs(atom / step - round(atom / step)) > 1e-6:
+                got, want = f"the atom {atom:g}", f"a multiple of its step {step:g}"
+                raise refuse(where, got=got, want=want, fix="Say a finer resolution, or 0.")
         return learned
 
     @property

@@ -32,12 +32,12 @@ function selectedLayer(encoding, mark) {
   return { data: { name: "selected", values: [] }, mark: { color: INK, ...mark }, encoding };
 }
 
-// Bars of the data, a line of the draws, a rule at the selected row.
 const NARROW = document.documentElement.clientWidth < 700;
 
 // A chart's width: at most so much, less where the window leaves less beside the axis.
 const fitting = (most) => Math.max(220, Math.min(most, document.documentElement.clientWidth - 140));
 
+// Bars of the data, a line of the draws, a rule at the selected row.
 function histogramSpec(told, { width, height, title = null, description, draws = true }) {
   const clock = told.clock, value = (edge) => (clock ? edge * DAY : edge);
   const bars = told.rows.map((share, i) => ({ from: value(told.edges[i]), to: value(told.edges[i + 1]), share,
